@@ -1,0 +1,1 @@
+"""Nouns and rules: pure, synchronous, without a clock and without I/O."""

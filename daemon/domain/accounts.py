@@ -1,0 +1,27 @@
+"""The chart of accounts: Blink's names, and tellerd's own under `Liabilities:Teller`.
+
+Blink's check is Assets + Liabilities = 0 per currency, and its ledger library allows at most three
+parts in a path, so tellerd's own accounts are liabilities of exactly three parts.
+"""
+
+from __future__ import annotations
+
+from daemon.domain.identifiers import WalletId
+
+BOOK = "MainBook"
+"""The one book, shared with every program that writes to the ledger."""
+
+LIGHTNING = "Assets:Reserve:Lightning"
+ON_CHAIN = "Assets:OnChain"
+SUSPENSE = "Liabilities:Teller:Suspense"
+ROUNDING = "Liabilities:Teller:Rounding"
+DUST = "Liabilities:Teller:Dust"
+OPENING = "Liabilities:Teller:Opening"
+GAP = "Liabilities:Teller:Gap"
+
+_WALLET_PREFIX = "Liabilities:"
+
+
+def wallet_account(wallet_id: WalletId) -> str:
+    """The ledger account of a wallet."""
+    return _WALLET_PREFIX + wallet_id

@@ -1,0 +1,152 @@
+"""What a commit is decided on (`Facts`) and what it writes (`Changes`)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from daemon.domain.cursors import LndCursor
+from daemon.domain.entries import JournalEntry
+from daemon.domain.identifiers import AccountId, NodePubkey, PaymentHash, WalletId
+from daemon.domain.money import Currency
+from daemon.domain.outbox import OutboxRow
+
+GENESIS_HASH = "0" * 64
+"""The link before the first one."""
+
+BalanceKey = tuple[str, str]
+"""(account, currency)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Head:
+    """The one document that every commit moves: who may write, and where feed and chain end."""
+
+    fence: int
+    sequence: int = 0
+    chain_length: int = 0
+    chain_hash: str = GENESIS_HASH
+
+
+@dataclass(slots=True, kw_only=True)
+class Expectation:
+    """An `invoiceusers` document (blink-contract.md 1) and whether its wallet exists.
+
+    `wallet_currency` is None where no wallet with this id exists. `pubkey` is the node that the invoice was
+    made on, None where the document names none. `preimage` must never be logged.
+    """
+
+    payment_hash: PaymentHash
+    wallet_id: WalletId
+    account_id: AccountId
+    external_id: str
+    currency: Currency | None
+    wallet_currency: Currency | None
+    cents: int | None
+    paid: bool
+    pubkey: NodePubkey | None = None
+    preimage: str | None = field(default=None, repr=False)
+
+
+@dataclass(slots=True, kw_only=True)
+class SuspenseEntry:
+    """Money that no wallet expected. `assigned_to` is None while it waits."""
+
+    key: str
+    pubkey: NodePubkey
+    payment_hash: PaymentHash
+    amount_sat: int
+    received_msat: int
+    reason: str
+    received_at_ms: int
+    assigned_to: WalletId | None = None
+
+
+@dataclass(slots=True, kw_only=True)
+class Gap:
+    """Something that must be explained by a person; counted, never mended silently."""
+
+    key: str
+    kind: str
+    detail: str
+    amount_msat: int
+    seen_at_ms: int
+
+
+@dataclass(slots=True, kw_only=True)
+class Wanted:
+    """What a batch needs to know."""
+
+    keys: set[str] = field(default_factory=set)
+    payment_hashes: set[PaymentHash] = field(default_factory=set)
+    pubkeys: set[NodePubkey] = field(default_factory=set)
+
+
+@dataclass(slots=True, kw_only=True)
+class Facts:
+    """What the store holds of what a batch needs to know, read with majority.
+
+    `booked` are the keys that exist. `booked_elsewhere` are payment hashes that another program has
+    booked as a Lightning receive (a leg with this hash and type "invoice" that no key of ours covers).
+    """
+
+    head: Head
+    booked: set[str]
+    expectations: Mapping[PaymentHash, Expectation]
+    suspense: Mapping[str, SuspenseEntry]
+    cursors: Mapping[NodePubkey, LndCursor]
+    booked_elsewhere: set[PaymentHash]
+
+
+@dataclass(slots=True, kw_only=True)
+class KeyRecord:
+    """An idempotency key that a commit takes, with what was booked and told for it."""
+
+    key: str
+    journal_id: str | None
+    sequence: int | None
+
+
+@dataclass(slots=True, kw_only=True)
+class AccountEffect:
+    """What one journal does to one account: `delta` is credit minus debit."""
+
+    account: str
+    currency: str
+    delta: int
+
+
+@dataclass(slots=True, kw_only=True)
+class SealedEntry:
+    """A journal entry with its id and its place in the chain.
+
+    `foreign` entries were written by another program: they get a link and move balances, but no
+    documents in the ledger's collections. `hash` is SHA-256 over `previous` and the entry
+    (`daemon.posting.chain`). `effects` are summed per account and currency, in order of first leg.
+    """
+
+    journal_id: str
+    entry: JournalEntry
+    foreign: bool
+    position: int
+    previous: str
+    hash: str
+    effects: tuple[AccountEffect, ...]
+
+
+@dataclass(slots=True, kw_only=True)
+class Changes:
+    """All writes of one commit. `before` is the head it was decided on; another head refuses it."""
+
+    before: Head
+    after: Head
+    committed_at_ms: int
+    keys: Sequence[KeyRecord]
+    paid: Sequence[PaymentHash]
+    deltas: Mapping[BalanceKey, int]
+    outbox: Sequence[OutboxRow]
+    entries: Sequence[SealedEntry]
+    suspense_new: Sequence[SuspenseEntry]
+    suspense_assigned: Sequence[SuspenseEntry]
+    gaps: Sequence[Gap]
+    cursors: Sequence[LndCursor]

@@ -1,0 +1,45 @@
+"""Names of things, one type each, so that a checker notices when two are mixed up."""
+
+from __future__ import annotations
+
+from typing import NewType
+
+PaymentHash = NewType("PaymentHash", str)
+"""SHA-256 of the preimage, 64 lower-case hex digits."""
+
+NodePubkey = NewType("NodePubkey", str)
+"""A Lightning node's identity key, compressed, 66 lower-case hex digits."""
+
+WalletId = NewType("WalletId", str)
+"""UUID, as Blink's `wallets.id`."""
+
+AccountId = NewType("AccountId", str)
+"""UUID, as Blink's `accounts.id`: the owner of wallets, not a ledger account."""
+
+JournalId = NewType("JournalId", str)
+"""ObjectId of a document in `medici_journals`, 24 hex digits."""
+
+
+def lightning_key(pubkey: NodePubkey, settled_id: str) -> str:
+    """Idempotency key of one settled invoice (its payment hash) or AMP set (its set id)."""
+    return f"ln:{pubkey}:{settled_id}"
+
+
+def assignment_key(suspense_key: str) -> str:
+    """Idempotency key of the journal that takes money out of suspense."""
+    return f"{suspense_key}:assigned"
+
+
+def rounding_key(pubkey: NodePubkey, full_sats: int) -> str:
+    """Idempotency key of the n-th full sat that a node's msat remainders have added up to."""
+    return f"ln:{pubkey}:rounding:{full_sats}"
+
+
+def opening_key(pubkey: NodePubkey) -> str:
+    """Idempotency key of the journal that books what a node held before tellerd's first start."""
+    return f"ln:{pubkey}:opening"
+
+
+def foreign_key(journal_id: JournalId) -> str:
+    """Idempotency key of a journal that another program wrote into the book."""
+    return f"foreign:{journal_id}"

@@ -1,0 +1,54 @@
+"""Amounts are integers with their unit in the name; conversion rounds as Blink's core does.
+
+Units: sats and cents are what wallets hold, msats is what Lightning moves (1 sat = 1,000 msat).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from decimal import Decimal
+from enum import StrEnum
+
+MSAT_PER_SAT = 1000
+SATS_PER_BTC = 100_000_000
+_PRICE_SCALE = 1_000_000  # a price keeps six decimals of a cent per bitcoin
+
+
+class Currency(StrEnum):
+    """What a leg or a wallet is counted in: BTC in sats, USD in cents."""
+
+    BTC = "BTC"
+    USD = "USD"
+
+
+def split_msat(amount_msat: int) -> tuple[int, int]:
+    """Whole sats, rounded down, and the msats that are left (0 to 999)."""
+    if amount_msat < 0:
+        raise ValueError(f"amount_msat must not be negative, got {amount_msat}")
+    return divmod(amount_msat, MSAT_PER_SAT)
+
+
+def divide_half_down(numerator: int, denominator: int) -> int:
+    """numerator / denominator to the nearest integer; exactly a half goes down (blink-contract 2.6)."""
+    quotient, rest = divmod(numerator, denominator)
+    return quotient + 1 if 2 * rest > denominator else quotient
+
+
+@dataclass(frozen=True, slots=True)
+class Price:
+    """Cents per bitcoin at one moment, as an integer in millionths of a cent."""
+
+    microcents_per_btc: int
+
+    @classmethod
+    def from_usd_per_btc(cls, usd_per_btc: Decimal) -> Price:
+        """From dollars per bitcoin; raises ValueError unless finite and above zero."""
+        if not usd_per_btc.is_finite() or usd_per_btc <= 0:
+            raise ValueError(f"a price must be above zero, got {usd_per_btc}")
+        return cls(int((usd_per_btc * 100 * _PRICE_SCALE).to_integral_value()))
+
+    def cents(self, *, amount_sat: int) -> int:
+        """What sats are worth in cents; an amount that is not zero is never worth zero cents."""
+        if amount_sat == 0:
+            return 0
+        return max(1, divide_half_down(amount_sat * self.microcents_per_btc, SATS_PER_BTC * _PRICE_SCALE))

@@ -1,0 +1,55 @@
+"""What the world is told: one row per fact, numbered without gaps, in the same commit as the fact."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+INVOICE_SETTLED: Final = "invoice.settled"
+SUSPENSE_RECEIVED: Final = "suspense.received"
+SUSPENSE_ASSIGNED: Final = "suspense.assigned"
+JOURNAL_ADOPTED: Final = "journal.adopted"
+BOOKS_OPENED: Final = "books.opened"
+ROUNDING_BOOKED: Final = "rounding.booked"
+
+EVENT_TYPES: Final = (
+    INVOICE_SETTLED,
+    SUSPENSE_RECEIVED,
+    SUSPENSE_ASSIGNED,
+    JOURNAL_ADOPTED,
+    BOOKS_OPENED,
+    ROUNDING_BOOKED,
+)
+
+
+@dataclass(slots=True, kw_only=True)
+class OutboxEvent:
+    """One fact. `key` is the idempotency key of what happened; the event's id is `<key>#<type>`.
+
+    `payload` holds the fields of the typed message of the same name in tellerd.v1, snake_case, times as
+    Unix milliseconds in `*_at_ms`. `wallet_ids` are the wallets it concerns, for filters.
+    """
+
+    type: str
+    key: str
+    occurred_at_ms: int
+    wallet_ids: tuple[str, ...]
+    payload: Mapping[str, Any]
+
+    @property
+    def id(self) -> str:
+        """The same for the same fact, however often it is delivered."""
+        return f"{self.key}#{self.type}"
+
+
+@dataclass(slots=True)
+class OutboxRow:
+    """An event with its place in the feed: sequences start at 1 and have no gaps.
+
+    `journal_id` is the journal that the fact was booked with, None where nothing was booked.
+    """
+
+    sequence: int
+    event: OutboxEvent
+    journal_id: str | None

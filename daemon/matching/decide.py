@@ -1,0 +1,252 @@
+"""One function per kind of node event: what it means for the books (design.md sections 3 and 4).
+
+Nothing here waits, reads or writes: facts come in, decisions are added to the plan. The order in which
+events arrive, how often, and how they are batched cannot change the final books.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+
+from daemon.domain.accounts import LIGHTNING, OPENING
+from daemon.domain.books import Expectation, Facts, Gap, SuspenseEntry, Wanted
+from daemon.domain.cursors import LndCursor
+from daemon.domain.entries import check_balanced
+from daemon.domain.errors import InvariantViolation
+from daemon.domain.identifiers import PaymentHash, assignment_key, foreign_key, lightning_key, opening_key
+from daemon.domain.money import MSAT_PER_SAT, Currency, Price, split_msat
+from daemon.domain.node_events import (
+    ForeignJournalFound,
+    InvoiceSettled,
+    ListingCompleted,
+    NodeEvent,
+    NodeOpened,
+    NodeRestored,
+)
+from daemon.domain.outcomes import (
+    Adopted,
+    AlreadyPosted,
+    CursorMoved,
+    GapFound,
+    PartOfOpening,
+    Posted,
+    Suspended,
+)
+from daemon.matching import receipts
+from daemon.matching.plan import Plan, Step
+
+
+def wanted_by(events: Iterable[NodeEvent]) -> Wanted:
+    """What must be read before these events can be decided."""
+    wanted = Wanted()
+    for event in events:
+        match event:
+            case InvoiceSettled():
+                key = lightning_key(event.pubkey, event.settled_id)
+                wanted.keys.update((key, assignment_key(key)))
+                wanted.payment_hashes.add(event.payment_hash)
+                wanted.pubkeys.add(event.pubkey)
+            case NodeOpened():
+                wanted.keys.add(opening_key(event.pubkey))
+                wanted.pubkeys.add(event.pubkey)
+            case ListingCompleted() | NodeRestored():
+                wanted.pubkeys.add(event.pubkey)
+            case ForeignJournalFound():
+                wanted.keys.add(foreign_key(event.journal_id))
+    return wanted
+
+
+def decide(events: Iterable[NodeEvent], facts: Facts, *, price: Price | None) -> Plan:
+    """Decides a batch in order. `price` is the dollar value to write beside credits; None if there is none."""
+    plan = Plan(facts)
+    for event in events:
+        match event:
+            case InvoiceSettled():
+                _settled(plan, event, price)
+            case ListingCompleted():
+                cursor = plan.cursor(event.pubkey)
+                plan.move(cursor.close_through(event.through_index, event.checkpoint_hash))
+                plan.outcomes.append(CursorMoved(event.pubkey))
+            case NodeOpened():
+                _opened(plan, event)
+            case NodeRestored():
+                plan.move(plan.cursor(event.pubkey).new_epoch(event.newest_index))
+                plan.outcomes.append(CursorMoved(event.pubkey))
+            case ForeignJournalFound():
+                _found(plan, event)
+    return plan
+
+
+def _settled(plan: Plan, event: InvoiceSettled, price: Price | None) -> None:
+    key = lightning_key(event.pubkey, event.settled_id)
+    cursor = plan.cursor(event.pubkey)
+    expectation = plan.expectation(event.payment_hash)
+    reason = _why_not_credited(plan, event, expectation)
+    if plan.is_booked(key):
+        _assign_if_awaited(plan, event, key, expectation, reason, price)
+    elif event.payment_hash in plan.facts.booked_elsewhere:
+        plan.outcomes.append(AlreadyPosted(key))
+    elif expectation is not None and reason == "already_paid":
+        _note_gap(plan, event, key)
+    elif reason is not None and (not cursor.opened or _before_opening(event, cursor)):
+        plan.outcomes.append(PartOfOpening(key))
+    else:
+        _receive(plan, event, key, expectation, reason, price)
+    if not (isinstance(plan.outcomes[-1], PartOfOpening) and not cursor.opened):
+        # Before the opening such an index is in no books yet: the opening closes those that it covers.
+        plan.move(plan.cursor(event.pubkey).book(event.settle_index, _checkpoint(event)))
+
+
+def _checkpoint(event: InvoiceSettled) -> PaymentHash | None:
+    """The hash by which the node can be asked for this index: an AMP invoice has none of its own."""
+    return event.payment_hash if event.settled_id == event.payment_hash else None
+
+
+def _before_opening(event: InvoiceSettled, cursor: LndCursor) -> bool:
+    return cursor.opening_index is not None and 0 < event.settle_index <= cursor.opening_index
+
+
+def _why_not_credited(plan: Plan, event: InvoiceSettled, expectation: Expectation | None) -> str | None:
+    """Why this settlement cannot be credited to a wallet now; None if it can."""
+    if event.settled_id != event.payment_hash:
+        return "amp"
+    if expectation is None:
+        return "no_expectation"
+    if expectation.pubkey not in (None, event.pubkey):
+        # Who has paid an invoice knows its preimage, and can send money with the same hash to another node.
+        return "other_node"
+    if plan.is_paid(expectation):
+        return "already_paid"
+    if expectation.wallet_currency is None:
+        return "no_wallet"
+    if expectation.currency != Currency.BTC or expectation.wallet_currency != Currency.BTC:
+        return "not_a_btc_wallet"
+    return None
+
+
+def _receive(
+    plan: Plan,
+    event: InvoiceSettled,
+    key: str,
+    expectation: Expectation | None,
+    reason: str | None,
+    price: Price | None,
+) -> None:
+    cursor = plan.cursor(event.pubkey)
+    amount_sat, rest_msat = split_msat(event.received_msat)
+    # The opening journal has taken this money in already: it moves from there, not in again.
+    source = OPENING if _before_opening(event, cursor) else LIGHTNING
+    if expectation is not None and reason is None:
+        entry = receipts.credit_entry(key, event, expectation, amount_sat, source=source, price=price)
+        plan.take(Step(key, entry, receipts.settled_event(key, event, expectation, amount_sat)))
+        plan.mark_paid(event.payment_hash)
+        plan.outcomes.append(Posted(key, amount_sat, price is not None))
+    else:
+        reason = reason or "no_expectation"
+        waiting = SuspenseEntry(
+            key=key,
+            pubkey=event.pubkey,
+            payment_hash=event.payment_hash,
+            amount_sat=amount_sat,
+            received_msat=event.received_msat,
+            reason=reason,
+            received_at_ms=event.settled_at_ms,
+        )
+        entry = receipts.suspense_entry(key, event, amount_sat)
+        plan.take(Step(key, entry, receipts.suspense_event(waiting)))
+        plan.suspense_new[key] = waiting
+        plan.outcomes.append(Suspended(key, amount_sat, reason))
+    if source == LIGHTNING:
+        _add_received(plan, event, rest_msat)
+
+
+def _add_received(plan: Plan, event: InvoiceSettled, rest_msat: int) -> None:
+    """Adds to the node's sums; books every full sat that the remainders have added up to."""
+    cursor = plan.cursor(event.pubkey)
+    remainder_msat = cursor.remainder_msat + rest_msat
+    rounding_sats = cursor.rounding_sats
+    while remainder_msat >= MSAT_PER_SAT:
+        remainder_msat -= MSAT_PER_SAT
+        rounding_sats += 1
+        plan.take(receipts.rounding_step(event.pubkey, rounding_sats, event.settled_at_ms))
+    plan.move(
+        receipts.with_sums(
+            cursor,
+            booked_msat=cursor.booked_msat + event.received_msat,
+            remainder_msat=remainder_msat,
+            rounding_sats=rounding_sats,
+        )
+    )
+
+
+def _assign_if_awaited(
+    plan: Plan,
+    event: InvoiceSettled,
+    key: str,
+    expectation: Expectation | None,
+    reason: str | None,
+    price: Price | None,
+) -> None:
+    """Money that waits in suspense goes to its wallet as soon as a document expects it."""
+    waiting = plan.waiting_suspense(key)
+    if waiting is None or expectation is None or reason is not None:
+        plan.outcomes.append(AlreadyPosted(key))
+        return
+    step = receipts.assignment_step(waiting, event, expectation, price=price)
+    plan.take(step)
+    plan.mark_paid(event.payment_hash)
+    plan.suspense_assigned[key] = replace(waiting, assigned_to=expectation.wallet_id)
+    plan.outcomes.append(Posted(step.key, waiting.amount_sat, price is not None))
+
+
+def _note_gap(plan: Plan, event: InvoiceSettled, key: str) -> None:
+    """Another program marked the invoice paid, but its journal is not in the book (blink-contract.md 3.3 a)."""
+    plan.gaps[key] = Gap(
+        key=key,
+        kind="paid_without_journal",
+        detail=f"invoice {event.payment_hash} is marked paid, but no journal has its hash",
+        amount_msat=event.received_msat,
+        seen_at_ms=event.settled_at_ms,
+    )
+    plan.outcomes.append(GapFound(key))
+
+
+def _opened(plan: Plan, event: NodeOpened) -> None:
+    cursor = plan.cursor(event.pubkey)
+    key = opening_key(event.pubkey)
+    if plan.is_booked(key):
+        plan.outcomes.append(AlreadyPosted(key))
+        return
+    opening_msat = event.funds_msat - cursor.booked_msat
+    # Floor division keeps the rest at 0 to 999 msat also where more was credited than is left on the node.
+    opening_sat, rest_msat = divmod(opening_msat + cursor.remainder_msat, MSAT_PER_SAT)
+    plan.take(receipts.opening_step(event, opening_sat, opening_msat))
+    opened = receipts.with_sums(
+        cursor,
+        booked_msat=event.funds_msat,
+        remainder_msat=rest_msat,
+        rounding_sats=cursor.rounding_sats,
+    ).close_through(event.through_index, event.checkpoint_hash)
+    plan.move(receipts.with_opening(opened, name=event.name, opening_index=event.through_index))
+    plan.outcomes.append(CursorMoved(key))
+
+
+def _found(plan: Plan, event: ForeignJournalFound) -> None:
+    key = foreign_key(event.journal_id)
+    if plan.is_booked(key):
+        plan.outcomes.append(AlreadyPosted(key))
+        return
+    try:
+        check_balanced(event.legs, what=key)
+    except InvariantViolation as problem:
+        # Another program's mistake is not ours to stop for: it is shown, and its sums count as they stand.
+        plan.gaps[key] = Gap(
+            key=key,
+            kind="foreign_journal_unbalanced",
+            detail=str(problem),
+            amount_msat=0,
+            seen_at_ms=event.datetime_ms,
+        )
+    plan.take(receipts.adoption_step(key, event))
+    plan.outcomes.append(Adopted(key))

@@ -1,0 +1,87 @@
+"""What a batch has decided so far; later events of the batch see what earlier ones decided."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from daemon.domain.books import Expectation, Facts, Gap, SuspenseEntry
+from daemon.domain.cursors import LndCursor
+from daemon.domain.entries import JournalEntry
+from daemon.domain.errors import InvariantViolation
+from daemon.domain.identifiers import JournalId, NodePubkey, PaymentHash
+from daemon.domain.outbox import OutboxEvent
+from daemon.domain.outcomes import Outcome
+
+
+@dataclass(slots=True)
+class Step:
+    """One fact of a plan: the key it takes, and what is booked and told with it, if anything.
+
+    `adopted_id` is set where the journal stands in the ledger already, written by another program.
+    """
+
+    key: str
+    entry: JournalEntry | None
+    event: OutboxEvent | None
+    adopted_id: JournalId | None = None
+
+
+@dataclass(slots=True)
+class Plan:
+    """Decisions of one batch over the facts it was read from."""
+
+    facts: Facts
+    steps: list[Step] = field(default_factory=list)
+    paid: list[PaymentHash] = field(default_factory=list)
+    suspense_new: dict[str, SuspenseEntry] = field(default_factory=dict)
+    suspense_assigned: dict[str, SuspenseEntry] = field(default_factory=dict)
+    gaps: dict[str, Gap] = field(default_factory=dict)
+    cursors: dict[NodePubkey, LndCursor] = field(default_factory=dict)
+    outcomes: list[Outcome] = field(default_factory=list)
+    _taken: set[str] = field(default_factory=set)
+    _paid: set[PaymentHash] = field(default_factory=set)
+
+    def is_booked(self, key: str) -> bool:
+        """Whether the key exists, in the store or by this plan."""
+        return key in self._taken or key in self.facts.booked
+
+    def take(self, step: Step) -> None:
+        """Adds a fact; its key must be free."""
+        if self.is_booked(step.key):
+            raise InvariantViolation(f"idempotency key {step.key} taken twice")
+        self._taken.add(step.key)
+        self.steps.append(step)
+
+    def expectation(self, payment_hash: PaymentHash) -> Expectation | None:
+        """The document that waits for this payment, if one exists."""
+        return self.facts.expectations.get(payment_hash)
+
+    def is_paid(self, expectation: Expectation) -> bool:
+        """Whether the document is marked paid, in the store or by this plan."""
+        return expectation.paid or expectation.payment_hash in self._paid
+
+    def mark_paid(self, payment_hash: PaymentHash) -> None:
+        """The document will be marked paid in this commit."""
+        self.paid.append(payment_hash)
+        self._paid.add(payment_hash)
+
+    def waiting_suspense(self, key: str) -> SuspenseEntry | None:
+        """The money of this key, if it waits in suspense."""
+        entry = self.suspense_new.get(key) or self.facts.suspense.get(key)
+        if entry is None or entry.assigned_to is not None or key in self.suspense_assigned:
+            return None
+        return entry
+
+    def cursor(self, pubkey: NodePubkey) -> LndCursor:
+        """Where the node stands after what this plan has decided."""
+        cursor = self.cursors.get(pubkey) or self.facts.cursors.get(pubkey)
+        return cursor or LndCursor(pubkey=pubkey, name="")
+
+    def move(self, cursor: LndCursor) -> None:
+        """The node's new position, written with this commit."""
+        self.cursors[cursor.pubkey] = cursor
+
+    def writes_nothing(self) -> bool:
+        """Whether nothing new was decided, so that no commit is needed."""
+        moved = any(self.facts.cursors.get(pubkey) != cursor for pubkey, cursor in self.cursors.items())
+        return not (self.steps or self.paid or self.gaps or moved)

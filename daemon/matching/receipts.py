@@ -1,0 +1,212 @@
+"""The journal entries and events of receipts: one function per business fact, legs as blink-contract.md 2.5."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from daemon.domain import outbox
+from daemon.domain.accounts import LIGHTNING, OPENING, ROUNDING, SUSPENSE, wallet_account
+from daemon.domain.books import Expectation, SuspenseEntry
+from daemon.domain.cursors import LndCursor
+from daemon.domain.entries import Detail, JournalEntry, Leg
+from daemon.domain.identifiers import NodePubkey, assignment_key, opening_key, rounding_key
+from daemon.domain.money import Currency, Price
+from daemon.domain.node_events import ForeignJournalFound, InvoiceSettled, NodeOpened
+from daemon.domain.outbox import OutboxEvent
+from daemon.matching.plan import Step
+
+_BTC = Currency.BTC.value
+
+
+def _moved(source: str, target: str, amount_sat: int) -> tuple[Leg, ...]:
+    """Debit source, credit target."""
+    return (
+        Leg(account=source, currency=_BTC, debit=amount_sat),
+        Leg(account=target, currency=_BTC, credit=amount_sat),
+    )
+
+
+def _receipt_details(
+    event: InvoiceSettled, amount_sat: int, external_id: str, price: Price | None
+) -> dict[str, Detail]:
+    """Metadata of every leg of a Lightning receive; without a price the dollar fields are absent.
+
+    The display amounts are in dollars on every leg: the only currency that a price is had for.
+    """
+    details: dict[str, Detail] = {
+        "type": "invoice",
+        "pending": False,
+        "hash": event.payment_hash,
+        "pubkey": event.pubkey,
+        "satsAmount": amount_sat,
+        "satsFee": 0,
+        "external_id": external_id,
+    }
+    if price is not None:
+        cents = price.cents(amount_sat=amount_sat)
+        details |= {"centsAmount": cents, "centsFee": 0}
+        details |= {"displayAmount": cents, "displayFee": 0, "displayCurrency": Currency.USD.value}
+    return details
+
+
+def credit_entry(
+    key: str,
+    event: InvoiceSettled,
+    expectation: Expectation,
+    amount_sat: int,
+    *,
+    source: str,
+    price: Price | None,
+) -> JournalEntry | None:
+    """A Lightning receive into a BTC wallet; None if not even one sat arrived (all of it is remainder)."""
+    if amount_sat == 0:
+        return None
+    return JournalEntry(
+        key=key,
+        memo=event.memo,
+        datetime_ms=event.settled_at_ms,
+        legs=_moved(source, wallet_account(expectation.wallet_id), amount_sat),
+        details=_receipt_details(event, amount_sat, expectation.external_id, price),
+        payment_hash=event.payment_hash,
+        preimage=expectation.preimage,
+    )
+
+
+def settled_event(key: str, event: InvoiceSettled, expectation: Expectation, amount_sat: int) -> OutboxEvent:
+    """invoice.settled: the wallet has the money."""
+    payload: dict[str, Any] = {
+        "payment_hash": event.payment_hash,
+        "external_id": expectation.external_id,
+        "node": event.pubkey,
+        "amount_sat": amount_sat,
+        "received_msat": event.received_msat,
+        "memo": event.memo,
+        "settled_at_ms": event.settled_at_ms,
+    }
+    return OutboxEvent(
+        type=outbox.INVOICE_SETTLED,
+        key=key,
+        occurred_at_ms=event.settled_at_ms,
+        wallet_ids=(expectation.wallet_id,),
+        payload=payload,
+    )
+
+
+def suspense_entry(key: str, event: InvoiceSettled, amount_sat: int) -> JournalEntry | None:
+    """A Lightning receive that no wallet expects; None if not even one sat arrived."""
+    if amount_sat == 0:
+        return None
+    return JournalEntry(
+        key=key,
+        memo=event.memo,
+        datetime_ms=event.settled_at_ms,
+        legs=_moved(LIGHTNING, SUSPENSE, amount_sat),
+        # Blink counts a leg {hash, type "invoice"} as credited to its wallet, which this money is not yet.
+        details={
+            "type": "reconciliation",
+            "pending": False,
+            "hash": event.payment_hash,
+            "pubkey": event.pubkey,
+        },
+    )
+
+
+def suspense_event(waiting: SuspenseEntry) -> OutboxEvent:
+    """suspense.received: money waits for somebody to say whose it is."""
+    return OutboxEvent(
+        type=outbox.SUSPENSE_RECEIVED,
+        key=waiting.key,
+        occurred_at_ms=waiting.received_at_ms,
+        wallet_ids=(),
+        payload={
+            "key": waiting.key,
+            "node": waiting.pubkey,
+            "payment_hash": waiting.payment_hash,
+            "amount_sat": waiting.amount_sat,
+            "received_msat": waiting.received_msat,
+            "reason": waiting.reason,
+        },
+    )
+
+
+def assignment_step(
+    waiting: SuspenseEntry, event: InvoiceSettled, expectation: Expectation, *, price: Price | None
+) -> Step:
+    """The journal that takes money from suspense to the wallet that turned out to expect it."""
+    key = assignment_key(waiting.key)
+    entry = credit_entry(key, event, expectation, waiting.amount_sat, source=SUSPENSE, price=price)
+    told = settled_event(key, event, expectation, waiting.amount_sat)
+    return Step(key, entry, told)
+
+
+def rounding_step(pubkey: NodePubkey, rounding_sats: int, at_ms: int) -> Step:
+    """One full sat of msat remainders, from the node to the rounding account."""
+    key = rounding_key(pubkey, rounding_sats)
+    entry = JournalEntry(
+        key=key,
+        memo="msat remainders",
+        datetime_ms=at_ms,
+        legs=_moved(LIGHTNING, ROUNDING, 1),
+        details={"type": "reconciliation", "pending": False, "pubkey": pubkey},
+    )
+    event = OutboxEvent(
+        type=outbox.ROUNDING_BOOKED,
+        key=key,
+        occurred_at_ms=at_ms,
+        wallet_ids=(),
+        payload={"node": pubkey, "amount_sat": 1},
+    )
+    return Step(key, entry, event)
+
+
+def opening_step(event: NodeOpened, opening_sat: int, opening_msat: int) -> Step:
+    """What the node held before tellerd's first start; below zero where earlier credits were spent since."""
+    key = opening_key(event.pubkey)
+    source, target = (LIGHTNING, OPENING) if opening_sat >= 0 else (OPENING, LIGHTNING)
+    entry = JournalEntry(
+        key=key,
+        memo=f"opening balance of {event.name}",
+        datetime_ms=event.opened_at_ms,
+        legs=_moved(source, target, abs(opening_sat)),
+        details={"type": "reconciliation", "pending": False, "pubkey": event.pubkey},
+    )
+    told = OutboxEvent(
+        type=outbox.BOOKS_OPENED,
+        key=key,
+        occurred_at_ms=event.opened_at_ms,
+        wallet_ids=(),
+        payload={"node": event.pubkey, "node_name": event.name, "amount_msat": opening_msat},
+    )
+    return Step(key, entry if opening_sat else None, told)
+
+
+def adoption_step(key: str, event: ForeignJournalFound) -> Step:
+    """Another program's journal: its link, its effect on the balances, and the news of it."""
+    entry = JournalEntry(key=key, memo=event.memo, datetime_ms=event.datetime_ms, legs=event.legs)
+    legs = [
+        {"account": leg.account, "currency": leg.currency, "debit": leg.debit, "credit": leg.credit}
+        for leg in event.legs
+    ]
+    told = OutboxEvent(
+        type=outbox.JOURNAL_ADOPTED,
+        key=key,
+        occurred_at_ms=event.datetime_ms,
+        wallet_ids=tuple(dict.fromkeys(_wallet_ids(event.legs))),
+        payload={"legs": legs},
+    )
+    return Step(key, entry, told, adopted_id=event.journal_id)
+
+
+def _wallet_ids(legs: tuple[Leg, ...]) -> list[str]:
+    return [parts[1] for leg in legs if len(parts := leg.account.split(":")) == 2 and parts[0] == "Liabilities"]
+
+
+def with_sums(cursor: LndCursor, *, booked_msat: int, remainder_msat: int, rounding_sats: int) -> LndCursor:
+    """The cursor with new sums."""
+    return replace(cursor, booked_msat=booked_msat, remainder_msat=remainder_msat, rounding_sats=rounding_sats)
+
+
+def with_opening(cursor: LndCursor, *, name: str, opening_index: int) -> LndCursor:
+    """The cursor of a node whose opening balance is booked."""
+    return replace(cursor, name=name, opening_index=opening_index)

@@ -1,0 +1,173 @@
+"""One commit: every write of a batch in one MongoDB transaction, majority and journaled.
+
+The order of the writes: what may already be taken first (paid marks, keys), then balances, feed and
+cursors; the ledger's legs as late as can be, because another program's balance snapshot must not get
+between their `_id`s and their commit; the head last, so that a conflict over it is short.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from bson import ObjectId
+from bson.datetime_ms import DatetimeMS
+from bson.int64 import Int64
+from pymongo import errors
+from pymongo.client_session import ClientSession
+from pymongo.database import Database
+
+from adapters.mongo import collections as names
+from adapters.mongo.documents import (
+    Document,
+    balance_id,
+    cursor_of,
+    gap_of,
+    head_of,
+    journal_of,
+    key_of,
+    leg_documents,
+    link_of,
+    metadata_of,
+    outbox_of,
+    suspense_of,
+)
+from adapters.mongo.errors import DUPLICATE_KEY
+from daemon.domain.books import Changes, SealedEntry
+from daemon.domain.errors import Conflict, InvariantViolation, LeaseLost
+
+
+class Writer:
+    """Writes the changes of one commit inside an open transaction."""
+
+    def __init__(self, db: Database[Document], session: ClientSession) -> None:
+        self._db = db
+        self._session = session
+
+    def write(self, changes: Changes) -> None:
+        """All writes, in order. Raises Conflict or LeaseLost; the caller aborts then."""
+        self._mark_paid(changes)
+        self._insert(names.KEYS, [key_of(record) for record in changes.keys])
+        self._add_to_balances(changes)
+        self._insert(names.OUTBOX, [outbox_of(row) for row in changes.outbox])
+        self._insert(names.SUSPENSE, [suspense_of(entry) for entry in changes.suspense_new])
+        self._put(names.SUSPENSE, [suspense_of(entry) for entry in changes.suspense_assigned])
+        self._put_gaps(changes)
+        self._put(names.CURSORS, [cursor_of(cursor, changes.committed_at_ms) for cursor in changes.cursors])
+        self._insert(names.LINKS, [link_of(sealed) for sealed in changes.entries])
+        self._write_ledger(changes)
+        self._move_head(changes)
+
+    def _write_ledger(self, changes: Changes) -> None:
+        ours = [sealed for sealed in changes.entries if not sealed.foreign]
+        if not ours:
+            return
+        timestamp = DatetimeMS(changes.committed_at_ms)
+        legs = [leg_documents(sealed, timestamp) for sealed in ours]
+        self._insert(names.LEGS, [leg for of_entry in legs for leg in of_entry])
+        ids = self._leg_ids(ours)
+        journals, metadata = [], []
+        for sealed in ours:
+            leg_ids = ids.get(sealed.journal_id, [])
+            if len(leg_ids) != len(sealed.entry.legs):
+                raise InvariantViolation(
+                    f"journal {sealed.journal_id} has {len(leg_ids)} legs in the ledger, "
+                    f"{len(sealed.entry.legs)} were written"
+                )
+            journals.append(journal_of(sealed, leg_ids))
+            metadata += metadata_of(sealed, leg_ids)
+        self._insert(names.JOURNALS, journals)
+        self._insert(names.LEG_METADATA, metadata)
+
+    def _leg_ids(self, entries: Sequence[SealedEntry]) -> dict[str, list[ObjectId]]:
+        """The ids that the server gave to the legs, per journal, in the order of the legs."""
+        query = {"_journal": {"$in": [ObjectId(sealed.journal_id) for sealed in entries]}}
+        found: dict[str, list[ObjectId]] = {}
+        for leg in self._db[names.LEGS].find(
+            query, {"_id": 1, "_journal": 1}, session=self._session, batch_size=10_000
+        ):
+            found.setdefault(str(leg["_journal"]), []).append(leg["_id"])
+        for ids in found.values():
+            ids.sort()
+        return found
+
+    def _mark_paid(self, changes: Changes) -> None:
+        if not changes.paid:
+            return
+        marked = self._update(
+            names.INVOICES,
+            [
+                {
+                    "q": {"_id": {"$in": list(changes.paid)}, "paid": {"$ne": True}},
+                    "u": {"$set": {"paid": True, "processingCompleted": True}},
+                    "multi": True,
+                }
+            ],
+        )
+        if marked != len(changes.paid):
+            raise Conflict("another program marked an invoice paid meanwhile")
+
+    def _add_to_balances(self, changes: Changes) -> None:
+        self._update(
+            names.BALANCES,
+            [
+                {
+                    "q": {"_id": balance_id(account, currency)},
+                    "u": {
+                        "$inc": {"balance": Int64(delta)},
+                        "$setOnInsert": {"account": account, "currency": currency},
+                    },
+                    "upsert": True,
+                }
+                for (account, currency), delta in changes.deltas.items()
+            ],
+        )
+
+    def _put_gaps(self, changes: Changes) -> None:
+        """A gap keeps its first sighting and the state that a person gave it."""
+        updates = []
+        for gap in changes.gaps:
+            document = gap_of(gap)
+            query = {"_id": document.pop("_id")}
+            updates.append({"q": query, "u": {"$setOnInsert": document}, "upsert": True})
+        self._update(names.GAPS, updates)
+
+    def _move_head(self, changes: Changes) -> None:
+        before = changes.before
+        expected = {
+            "_id": "head",
+            "fence": Int64(before.fence),
+            "sequence": Int64(before.sequence),
+            "chain_length": Int64(before.chain_length),
+            "chain_hash": before.chain_hash,
+        }
+        change = {"q": expected, "u": {"$set": head_of(changes.after, changes.committed_at_ms)}}
+        if self._update(names.HEAD, [change]) == 1:
+            return
+        head = self._db[names.HEAD].find_one({"_id": "head"}, session=self._session)
+        if head is None or head["fence"] != before.fence:
+            raise LeaseLost("the head has another daemon's fence")
+        raise Conflict("the head moved meanwhile")
+
+    def _insert(self, collection: str, documents: Sequence[Document]) -> None:
+        if documents:
+            self._command({"insert": collection, "documents": documents, "ordered": True})
+
+    def _put(self, collection: str, documents: Sequence[Document]) -> None:
+        """Replaces documents whole, or makes them."""
+        self._update(collection, [{"q": {"_id": d["_id"]}, "u": d, "upsert": True} for d in documents])
+
+    def _update(self, collection: str, updates: Sequence[Document]) -> int:
+        """Returns how many documents matched."""
+        if not updates:
+            return 0
+        return int(self._command({"update": collection, "updates": updates, "ordered": True})["n"])
+
+    def _command(self, command: Document) -> Document:
+        """A raw write command: unlike PyMongo's helpers it leaves `_id` to the server where there is none."""
+        reply: dict[str, Any] = self._db.command(command, session=self._session)
+        for problem in reply.get("writeErrors", ()):
+            if problem["code"] == DUPLICATE_KEY:
+                raise Conflict(f"{next(iter(command.values()))}: a key exists already")
+            raise errors.OperationFailure(problem["errmsg"], problem["code"])
+        return reply

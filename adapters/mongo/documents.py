@@ -1,0 +1,212 @@
+"""Documents, field by field: the ledger's as medici writes them (blink-contract.md 2), and tellerd's own."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from bson import ObjectId
+from bson.datetime_ms import DatetimeMS
+from bson.int64 import Int64
+
+from daemon.domain.accounts import BOOK
+from daemon.domain.books import Gap, Head, KeyRecord, SealedEntry, SuspenseEntry
+from daemon.domain.cursors import LndCursor
+from daemon.domain.identifiers import NodePubkey, PaymentHash, WalletId
+from daemon.domain.outbox import OutboxRow
+
+Document = dict[str, Any]
+
+
+def leg_documents(sealed: SealedEntry, timestamp: DatetimeMS) -> list[Document]:
+    """The legs of an entry, without `_id`: the server makes it, so that it sorts after every earlier one."""
+    entry = sealed.entry
+    common: Document = {
+        "_journal": ObjectId(sealed.journal_id),
+        "book": BOOK,
+        "datetime": DatetimeMS(entry.datetime_ms),
+        "memo": entry.memo,
+        "timestamp": timestamp,
+        **entry.details,
+    }
+    return [
+        {
+            **common,
+            "account_path": leg.account.split(":"),
+            "accounts": leg.account,
+            "credit": leg.credit,
+            "debit": leg.debit,
+            "currency": leg.currency,
+            **leg.details,
+        }
+        for leg in entry.legs
+    ]
+
+
+def journal_of(sealed: SealedEntry, leg_ids: list[ObjectId]) -> Document:
+    """The journal of these legs."""
+    return {
+        "_id": ObjectId(sealed.journal_id),
+        "datetime": DatetimeMS(sealed.entry.datetime_ms),
+        "memo": sealed.entry.memo,
+        "_transactions": leg_ids,
+        "book": BOOK,
+    }
+
+
+def metadata_of(sealed: SealedEntry, leg_ids: list[ObjectId]) -> list[Document]:
+    """Payment hash and preimage per leg, kept apart from the legs as Blink's core does (mongoose adds `__v`)."""
+    entry = sealed.entry
+    if entry.payment_hash is None:
+        return []
+    proof: Document = {"hash": entry.payment_hash}
+    if entry.preimage is not None:
+        proof["revealedPreImage"] = entry.preimage
+    return [{"_id": leg_id, **proof, "__v": 0} for leg_id in leg_ids]
+
+
+def link_of(sealed: SealedEntry) -> Document:
+    """The journal's place in the chain, and what it does to each account."""
+    return {
+        "_id": ObjectId(sealed.journal_id),
+        "n": Int64(sealed.position),
+        "key": sealed.entry.key,
+        "previous": sealed.previous,
+        "hash": sealed.hash,
+        "foreign": sealed.foreign,
+        "effects": [
+            {"account": effect.account, "currency": effect.currency, "delta": Int64(effect.delta)}
+            for effect in sealed.effects
+        ],
+    }
+
+
+def key_of(record: KeyRecord) -> Document:
+    """An idempotency key that is taken."""
+    return {"_id": record.key, "journal": record.journal_id, "sequence": record.sequence}
+
+
+def outbox_of(row: OutboxRow) -> Document:
+    """A row of the feed; its `_id` is its sequence."""
+    event = row.event
+    payload: Mapping[str, Any] = event.payload
+    if row.journal_id is not None:
+        payload = {**payload, "journal_id": row.journal_id}
+    return {
+        "_id": Int64(row.sequence),
+        "id": event.id,
+        "type": event.type,
+        "occurred_at": DatetimeMS(event.occurred_at_ms),
+        "wallet_ids": list(event.wallet_ids),
+        "payload": {name: _wide(value) for name, value in payload.items()},
+    }
+
+
+def _wide(value: Any) -> Any:
+    # All integers of a payload are 64 bits wide: readers in other languages see one type.
+    return Int64(value) if type(value) is int else value
+
+
+def suspense_of(entry: SuspenseEntry) -> Document:
+    """Money that waits for its owner."""
+    return {
+        "_id": entry.key,
+        "pubkey": entry.pubkey,
+        "payment_hash": entry.payment_hash,
+        "amount_sat": Int64(entry.amount_sat),
+        "received_msat": Int64(entry.received_msat),
+        "reason": entry.reason,
+        "received_at": DatetimeMS(entry.received_at_ms),
+        "assigned_to": entry.assigned_to,
+    }
+
+
+def suspense_from(document: Document) -> SuspenseEntry:
+    """The reverse of `suspense_of`."""
+    return SuspenseEntry(
+        key=document["_id"],
+        pubkey=NodePubkey(document["pubkey"]),
+        payment_hash=PaymentHash(document["payment_hash"]),
+        amount_sat=int(document["amount_sat"]),
+        received_msat=int(document["received_msat"]),
+        reason=document["reason"],
+        received_at_ms=milliseconds(document["received_at"]),
+        assigned_to=WalletId(document["assigned_to"]) if document["assigned_to"] else None,
+    )
+
+
+def gap_of(gap: Gap) -> Document:
+    """Something for a person to explain."""
+    return {
+        "_id": gap.key,
+        "kind": gap.kind,
+        "detail": gap.detail,
+        "amount_msat": Int64(gap.amount_msat),
+        "seen_at": DatetimeMS(gap.seen_at_ms),
+        "state": "open",
+    }
+
+
+def cursor_of(cursor: LndCursor, committed_at_ms: int) -> Document:
+    """Where a node stands; kept under its pubkey, for another pubkey is another node."""
+    return {
+        "_id": f"lnd:{cursor.pubkey}",
+        "name": cursor.name,
+        "settle_index": Int64(cursor.settle_index),
+        "checkpoint_hash": cursor.checkpoint_hash,
+        "booked_above": [[Int64(first), Int64(last)] for first, last in cursor.booked_above],
+        "opening_index": None if cursor.opening_index is None else Int64(cursor.opening_index),
+        "epoch": cursor.epoch,
+        "booked_msat": Int64(cursor.booked_msat),
+        "remainder_msat": cursor.remainder_msat,
+        "rounding_sats": Int64(cursor.rounding_sats),
+        "updated_at": DatetimeMS(committed_at_ms),
+    }
+
+
+def cursor_from(document: Document) -> LndCursor:
+    """The reverse of `cursor_of`."""
+    opening, checkpoint = document["opening_index"], document["checkpoint_hash"]
+    return LndCursor(
+        pubkey=NodePubkey(document["_id"].removeprefix("lnd:")),
+        name=document["name"],
+        settle_index=int(document["settle_index"]),
+        checkpoint_hash=PaymentHash(checkpoint) if checkpoint else None,
+        booked_above=tuple((int(first), int(last)) for first, last in document["booked_above"]),
+        opening_index=None if opening is None else int(opening),
+        epoch=document["epoch"],
+        booked_msat=int(document["booked_msat"]),
+        remainder_msat=document["remainder_msat"],
+        rounding_sats=int(document["rounding_sats"]),
+    )
+
+
+def head_of(head: Head, committed_at_ms: int) -> Document:
+    """The head's fields, without its `_id`."""
+    return {
+        "fence": Int64(head.fence),
+        "sequence": Int64(head.sequence),
+        "chain_length": Int64(head.chain_length),
+        "chain_hash": head.chain_hash,
+        "committed_at": DatetimeMS(committed_at_ms),
+    }
+
+
+def head_from(document: Document) -> Head:
+    """The reverse of `head_of`."""
+    return Head(
+        fence=int(document["fence"]),
+        sequence=int(document["sequence"]),
+        chain_length=int(document["chain_length"]),
+        chain_hash=document["chain_hash"],
+    )
+
+
+def balance_id(account: str, currency: str) -> str:
+    """The `_id` of a running balance."""
+    return f"{account}|{currency}"
+
+
+def milliseconds(value: Any) -> int:
+    """A date of BSON (an aware datetime) as Unix milliseconds, without floats."""
+    return int(DatetimeMS(value))

@@ -1,0 +1,57 @@
+"""PyMongo's errors in tellerd's words: one place."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from pymongo import errors
+
+from daemon.domain.errors import Conflict, Unavailable
+
+DUPLICATE_KEY = 11000
+_OUTAGE_CODES = frozenset(
+    {
+        6,  # HostUnreachable
+        7,  # HostNotFound
+        50,  # MaxTimeMSExpired
+        64,  # WriteConcernTimeout
+        89,  # NetworkTimeout
+        91,  # ShutdownInProgress
+        133,  # FailedToSatisfyReadPreference
+        134,  # ReadConcernMajorityNotAvailableYet
+        189,  # PrimarySteppedDown
+        262,  # ExceededTimeLimit
+        9001,  # SocketException
+        10107,  # NotWritablePrimary
+        11600,  # InterruptedAtShutdown
+        11602,  # InterruptedDueToReplStateChange
+        13435,  # NotPrimaryNoSecondaryOk
+        13436,  # NotPrimaryOrSecondary
+    }
+)
+
+
+def is_outage(error: errors.PyMongoError) -> bool:
+    """Whether the same call may succeed once the server is back."""
+    if isinstance(error, errors.ConnectionFailure | errors.ExecutionTimeout | errors.WTimeoutError):
+        return True
+    return isinstance(error, errors.OperationFailure) and error.code in _OUTAGE_CODES
+
+
+@contextmanager
+def mapped(what: str) -> Iterator[None]:
+    """Turns an outage into Unavailable and a lost race of a transaction into Conflict; the rest passes."""
+    try:
+        yield
+    except errors.PyMongoError as error:
+        if is_outage(error):
+            raise Unavailable(f"MongoDB, {what}: {_first_line(error)}") from error
+        if error.has_error_label("TransientTransactionError"):
+            raise Conflict(f"MongoDB, {what}: {_first_line(error)}") from error
+        raise
+
+
+def _first_line(error: errors.PyMongoError) -> str:
+    # The rest of PyMongo's text is a topology dump; hosts in it are no secret, but nobody reads it.
+    return str(error).split(", Timeout:")[0].split(", full error")[0][:300]

@@ -1,0 +1,98 @@
+"""What a batch needs to know, in one round trip."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from pymongo.database import Database
+
+from adapters.mongo import collections as names
+from adapters.mongo.documents import Document, cursor_from, head_from, suspense_from
+from adapters.mongo.errors import mapped
+from daemon.domain.books import Expectation, Facts, Wanted
+from daemon.domain.errors import InvariantViolation
+from daemon.domain.identifiers import AccountId, PaymentHash, WalletId
+from daemon.domain.money import Currency
+
+_MAX_WALLETS_CACHED = 200_000
+"""A wallet's currency never changes, so it is read once; 200,000 of them are about 40 MB."""
+
+_KIND = "kind"
+
+
+class FactsReader:
+    """Reads facts; keeps wallets' currencies, which never change."""
+
+    def __init__(self, db: Database[Document]) -> None:
+        self._db = db
+        self._currencies: dict[str, Currency] = {}
+
+    def read(self, wanted: Wanted) -> Facts:
+        """The facts; the head first, so that what is read after it is at least as new."""
+        with mapped("reading facts"):
+            return self._facts(list(self._db[names.HEAD].aggregate(_pipeline(wanted))))
+
+    def _facts(self, documents: list[Document]) -> Facts:
+        by_kind: dict[str, list[Document]] = {}
+        for document in documents:
+            by_kind.setdefault(document[_KIND], []).append(document)
+        if "head" not in by_kind:
+            raise InvariantViolation("teller_head has no head document: the database was not made by `tellerd init`")
+        suspense = [suspense_from(document) for document in by_kind.get("suspense", ())]
+        cursors = [cursor_from(document) for document in by_kind.get("cursor", ())]
+        invoices = by_kind.get("invoice", [])
+        self._learn_currencies(document.get("walletId", "") for document in invoices)
+        return Facts(
+            head=head_from(by_kind["head"][0]),
+            booked={document["_id"] for document in by_kind.get("key", ())},
+            expectations={PaymentHash(document["_id"]): self._expectation(document) for document in invoices},
+            suspense={entry.key: entry for entry in suspense},
+            cursors={cursor.pubkey: cursor for cursor in cursors},
+            booked_elsewhere={PaymentHash(document["hash"]) for document in by_kind.get("leg", ())},
+        )
+
+    def _learn_currencies(self, wallet_ids: Iterable[str]) -> None:
+        unknown = {wallet_id for wallet_id in wallet_ids if wallet_id not in self._currencies}
+        if not unknown:
+            return
+        if len(self._currencies) > _MAX_WALLETS_CACHED:
+            self._currencies.clear()
+        query = {"id": {"$in": list(unknown)}}
+        for wallet in self._db[names.WALLETS].find(query, {"id": 1, "currency": 1}):
+            self._currencies[wallet["id"]] = Currency(str(wallet["currency"]))
+
+    def _expectation(self, document: Document) -> Expectation:
+        currency = str(document.get("currency"))
+        return Expectation(
+            payment_hash=PaymentHash(document["_id"]),
+            wallet_id=WalletId(document.get("walletId", "")),
+            account_id=AccountId(document.get("accountId", "")),
+            external_id=document.get("externalId") or document["_id"],
+            currency=Currency(currency) if currency in Currency.__members__ else None,
+            wallet_currency=self._currencies.get(document.get("walletId", "")),
+            cents=document.get("cents"),
+            paid=bool(document.get("paid")),
+            preimage=document.get("secret"),
+        )
+
+
+def _pipeline(wanted: Wanted) -> list[Document]:
+    stages: list[Document] = [{"$match": {"_id": "head"}}, {"$set": {_KIND: "head"}}]
+
+    def union(collection: str, kind: str, match: Document, project: Document | None = None) -> None:
+        inner: list[Document] = [{"$match": match}]
+        if project:
+            inner.append({"$project": project})
+        inner.append({"$set": {_KIND: kind}})
+        stages.append({"$unionWith": {"coll": collection, "pipeline": inner}})
+
+    keys, hashes = list(wanted.keys), list(wanted.payment_hashes)
+    if keys:
+        union(names.KEYS, "key", {"_id": {"$in": keys}}, {"_id": 1})
+        union(names.SUSPENSE, "suspense", {"_id": {"$in": keys}})
+    if hashes:
+        union(names.INVOICES, "invoice", {"_id": {"$in": hashes}}, {"paymentRequest": 0})
+        union(names.LEGS, "leg", {"hash": {"$in": hashes}, "type": "invoice"}, {"hash": 1})
+    if wanted.pubkeys:
+        union(names.CURSORS, "cursor", {"_id": {"$in": [f"lnd:{pubkey}" for pubkey in wanted.pubkeys]}})
+    return stages

@@ -1,0 +1,161 @@
+"""`invoiceusers` documents: those of the API, and those that wait for a payment."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+from bson.datetime_ms import DatetimeMS
+from pymongo import errors
+from pymongo.database import Database
+
+from adapters.mongo import collections as names
+from adapters.mongo.documents import Document, milliseconds
+from adapters.mongo.errors import mapped
+from daemon.domain.errors import AlreadyExists
+from daemon.domain.identifiers import (
+    AccountId,
+    NodePubkey,
+    PaymentHash,
+    WalletId,
+    assignment_key,
+    lightning_key,
+)
+from daemon.domain.money import Currency
+from daemon.domain.ports import OpenInvoice, StoredInvoice
+
+_WAITING = {"paid": False, "processingCompleted": False}
+
+
+class MongoInvoices:
+    """`daemon.domain.ports.Invoices` over one database."""
+
+    def __init__(self, db: Database[Document]) -> None:
+        self._db = db
+
+    def insert(self, invoice: StoredInvoice) -> None:
+        """See the port."""
+        document: Document = {
+            "_id": invoice.payment_hash,
+            "walletId": invoice.wallet_id,
+            "accountId": invoice.account_id,
+            "secret": invoice.preimage,
+            "currency": invoice.currency.value,
+            "timestamp": invoice.created_at,
+            "selfGenerated": True,
+            "pubkey": invoice.pubkey,
+            "paid": invoice.paid,
+            "processingCompleted": invoice.completed,
+            "externalId": invoice.external_id,
+            "__v": 0,
+        }
+        if invoice.payment_request is not None:
+            document["paymentRequest"] = invoice.payment_request
+        with mapped("writing an invoice"):
+            try:
+                self._db[names.INVOICES].insert_one(document)
+            except errors.DuplicateKeyError:
+                raise AlreadyExists(
+                    f"external_id {invoice.external_id!r} was used before in this account: use a new one"
+                ) from None
+
+    def set_payment_request(self, payment_hash: PaymentHash, payment_request: str) -> None:
+        """See the port."""
+        with mapped("completing an invoice"):
+            change = {"$set": {"paymentRequest": payment_request}}
+            self._db[names.INVOICES].update_one({"_id": payment_hash}, change)
+
+    def get(self, payment_hash: PaymentHash) -> StoredInvoice | None:
+        """See the port."""
+        return self._one({"_id": payment_hash})
+
+    def get_by_external_id(self, account_id: AccountId, external_id: str) -> StoredInvoice | None:
+        """See the port."""
+        return self._one({"accountId": account_id, "externalId": external_id})
+
+    def _one(self, query: Document) -> StoredInvoice | None:
+        with mapped("reading an invoice"):
+            document = self._db[names.INVOICES].find_one(query)
+        return _stored(document) if document else None
+
+    def page(self, *, wallet_id: WalletId, after: str | None, limit: int) -> tuple[Sequence[StoredInvoice], str | None]:
+        """See the port; the token is the last document's time and hash."""
+        query: dict[str, Any] = {"walletId": wallet_id}
+        if after is not None:
+            query = {"$and": [query, _older_than(after)]}
+        with mapped("listing invoices"):
+            order = [("timestamp", -1), ("_id", -1)]
+            found = list(self._db[names.INVOICES].find(query).sort(order).limit(limit + 1))
+        token = None
+        if len(found) > limit:
+            last = found[limit - 1]
+            token = f"{milliseconds(last['timestamp'])}:{last['_id']}"
+        return [_stored(document) for document in found[:limit]], token
+
+    def settlement(self, payment_hash: PaymentHash) -> Mapping[str, Any] | None:
+        """See the port: from the key to the feed's row."""
+        with mapped("reading a settlement"):
+            document = self._db[names.INVOICES].find_one({"_id": payment_hash}, {"pubkey": 1})
+            if document is None:
+                return None
+            key = lightning_key(NodePubkey(document["pubkey"]), payment_hash)
+            keys = {"_id": {"$in": [key, assignment_key(key)]}}
+            sequences = [taken["sequence"] for taken in self._db[names.KEYS].find(keys)]
+            row = self._db[names.OUTBOX].find_one({"_id": {"$in": sequences}, "type": "invoice.settled"})
+        payload: Mapping[str, Any] | None = row["payload"] if row else None
+        return payload
+
+
+class MongoOpenInvoices:
+    """`daemon.domain.ports.OpenInvoices` over one database."""
+
+    def __init__(self, db: Database[Document]) -> None:
+        self._db = db
+
+    def open_invoices(self, *, pubkey: NodePubkey, after: PaymentHash | None, limit: int) -> Sequence[OpenInvoice]:
+        """See the port."""
+        query: dict[str, Any] = {"pubkey": pubkey, **_WAITING}
+        if after is not None:
+            query["_id"] = {"$gt": after}
+        return self._find(query, [("_id", 1)], limit)
+
+    def open_invoices_since(self, *, pubkey: NodePubkey, since: datetime, limit: int) -> Sequence[OpenInvoice]:
+        """See the port."""
+        query = {"pubkey": pubkey, **_WAITING, "timestamp": {"$gte": since}}
+        return self._find(query, [("timestamp", -1)], limit)
+
+    def _find(self, query: Document, order: list[tuple[str, int]], limit: int) -> Sequence[OpenInvoice]:
+        fields = {"pubkey": 1, "timestamp": 1}
+        with mapped("listing open invoices"):
+            found = self._db[names.INVOICES].find(query, fields).sort(order).limit(limit)
+            return [
+                OpenInvoice(
+                    payment_hash=PaymentHash(document["_id"]),
+                    pubkey=NodePubkey(document["pubkey"]),
+                    created_at=document["timestamp"],
+                )
+                for document in found
+            ]
+
+
+def _older_than(token: str) -> Document:
+    at_ms, _, payment_hash = token.partition(":")
+    at = DatetimeMS(int(at_ms))
+    return {"$or": [{"timestamp": {"$lt": at}}, {"timestamp": at, "_id": {"$lt": payment_hash}}]}
+
+
+def _stored(document: Document) -> StoredInvoice:
+    return StoredInvoice(
+        payment_hash=PaymentHash(document["_id"]),
+        wallet_id=WalletId(document["walletId"]),
+        account_id=AccountId(document.get("accountId", "")),
+        external_id=document.get("externalId") or document["_id"],
+        pubkey=NodePubkey(document["pubkey"]),
+        currency=Currency(document["currency"]),
+        payment_request=document.get("paymentRequest"),
+        paid=bool(document.get("paid")),
+        completed=bool(document.get("processingCompleted")),
+        created_at=document["timestamp"],
+        preimage=document.get("secret", ""),
+    )

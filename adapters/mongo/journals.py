@@ -1,0 +1,115 @@
+"""Journals of other programs: found by a sweep over `_id`, hinted at by a change stream."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from bson import ObjectId
+from pymongo import errors
+from pymongo.change_stream import DatabaseChangeStream
+from pymongo.database import Database
+
+from adapters.mongo import collections as names
+from adapters.mongo.documents import Document, milliseconds
+from adapters.mongo.errors import mapped
+from adapters.mongo.snapshots import not_made_by
+from daemon.domain.accounts import BOOK
+from daemon.domain.entries import Leg
+from daemon.domain.errors import InvariantViolation
+from daemon.domain.identifiers import JournalId
+from daemon.domain.node_events import ForeignJournalFound
+
+_SCAN_PAGE = 1_000
+"""Candidates looked at in one round trip."""
+
+
+class MongoJournals:
+    """`daemon.domain.ports.Journals` over one database."""
+
+    def __init__(self, db: Database[Document], writer_id: bytes) -> None:
+        self._db = db
+        self._writer_id = writer_id
+        self._hints: DatabaseChangeStream[Document] | None = None
+
+    def foreign_journals(self, *, after: JournalId | None, limit: int) -> Sequence[ForeignJournalFound]:
+        """See the port."""
+        with mapped("looking for journals"):
+            found: list[ForeignJournalFound] = []
+            last = ObjectId(after) if after else None
+            while len(found) < limit:
+                page = self._candidates(last)
+                found += self._complete(self._unlinked(page))
+                if len(page) < _SCAN_PAGE:
+                    break
+                last = page[-1]["_id"]
+            return found[:limit]
+
+    def _candidates(self, after: ObjectId | None) -> list[Document]:
+        query: Document = {"book": BOOK, **not_made_by(self._writer_id, "$_id")}
+        if after is not None:
+            query["_id"] = {"$gt": after}
+        return list(self._db[names.JOURNALS].find(query).sort("_id", 1).limit(_SCAN_PAGE))
+
+    def _unlinked(self, journals: list[Document]) -> list[Document]:
+        ids = [journal["_id"] for journal in journals]
+        linked = {link["_id"] for link in self._db[names.LINKS].find({"_id": {"$in": ids}}, {"_id": 1})}
+        return [journal for journal in journals if journal["_id"] not in linked]
+
+    def _complete(self, journals: list[Document]) -> list[ForeignJournalFound]:
+        """Those whose legs are all there; medici writes legs first, so the rest is looked at again later."""
+        ids = [journal["_id"] for journal in journals]
+        legs: dict[ObjectId, list[Document]] = {}
+        for leg in self._db[names.LEGS].find({"_journal": {"$in": ids}}).sort("_id", 1) if ids else ():
+            legs.setdefault(leg["_journal"], []).append(leg)
+        return [
+            ForeignJournalFound(
+                journal_id=JournalId(str(journal["_id"])),
+                datetime_ms=milliseconds(journal["datetime"]),
+                memo=journal.get("memo") or "",
+                legs=tuple(leg_from(leg) for leg in legs[journal["_id"]]),
+            )
+            for journal in journals
+            if legs.get(journal["_id"]) and len(legs[journal["_id"]]) == len(journal["_transactions"])
+        ]
+
+    def wait_for_hint(self, timeout_s: float) -> bool:
+        """See the port."""
+        with mapped("watching for changes"):
+            try:
+                if self._hints is None or not self._hints.alive:
+                    self._hints = self._watch(timeout_s)
+                return self._hints.try_next() is not None
+            except errors.PyMongoError:
+                self.close()
+                raise
+
+    def _watch(self, timeout_s: float) -> DatabaseChangeStream[Document]:
+        ours_not = not_made_by(self._writer_id, "$documentKey._id")
+        journal = {"ns.coll": names.JOURNALS, **ours_not}
+        match = {"operationType": "insert", "$or": [journal, {"ns.coll": names.INVOICES}]}
+        return self._db.watch([{"$match": match}, {"$project": {"_id": 1}}], max_await_time_ms=int(timeout_s * 1000))
+
+    def close(self) -> None:
+        """Ends the change stream."""
+        hints, self._hints = self._hints, None
+        if hints is not None:
+            hints.close()
+
+
+def leg_from(document: Document) -> Leg:
+    """A leg as the ledger holds it; raises InvariantViolation if its amounts are not whole minor units."""
+    return Leg(
+        account=document["accounts"],
+        currency=document.get("currency") or "",
+        debit=_whole(document, "debit"),
+        credit=_whole(document, "credit"),
+    )
+
+
+def _whole(document: Document, side: str) -> int:
+    # Node.js writes a number as a double or an int32, as it likes; money is whole in either.
+    value: Any = document.get(side) or 0
+    if value != int(value):
+        raise InvariantViolation(f"leg {document['_id']}: {side} {value!r} is not a whole number of minor units")
+    return int(value)

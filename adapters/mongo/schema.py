@@ -1,0 +1,131 @@
+"""`tellerd init`: makes what is missing, changes nothing that is there; and the check that it was done."""
+
+from __future__ import annotations
+
+import secrets
+import uuid
+from datetime import UTC, datetime
+from typing import Any
+
+import structlog
+from pymongo.database import Database
+
+from adapters.mongo import collections as names
+from adapters.mongo.documents import Document, head_of
+from adapters.mongo.errors import mapped
+from daemon.domain.books import Head
+from daemon.domain.errors import InvariantViolation
+from daemon.domain.money import Currency
+
+log = structlog.get_logger()
+
+_SYSTEM_ROLES: dict[str, tuple[Currency, ...]] = {
+    "bankowner": (Currency.BTC,),
+    "dealer": (Currency.BTC, Currency.USD),
+    "funder": (Currency.BTC,),
+}
+"""Blink's system accounts by role, with the wallets they need; the first one is the default wallet."""
+
+
+def init(db: Database[Document]) -> list[str]:
+    """Makes collections, indexes, head, lease and system accounts where missing; returns what it made."""
+    with mapped("init"):
+        made = []
+        present = set(db.list_collection_names())
+        for name, indexes in names.INDEXES.items():
+            # A transaction cannot make a collection on the way at the speed that a commit needs.
+            if name not in present:
+                db.create_collection(name)
+                made.append(f"collection {name}")
+            if indexes:
+                db[name].create_indexes(indexes)
+        made += _make_singletons(db)
+        for role, currencies in _SYSTEM_ROLES.items():
+            made += _make_system_account(db, role, currencies)
+        return made
+
+
+def _make_singletons(db: Database[Document]) -> list[str]:
+    singletons: dict[str, Document] = {
+        names.HEAD: {"_id": "head", **head_of(Head(fence=0), 0)},
+        names.LEASE: {
+            "_id": "lease",
+            "holder": None,
+            "fence": 0,
+            "session": None,
+            "expires_at": datetime.fromtimestamp(0, UTC),
+        },
+        names.SCHEMA: {
+            "_id": "schema",
+            "version": names.SCHEMA_VERSION,
+            "writer_id": secrets.token_bytes(5),
+        },
+    }
+    made = []
+    for name, document in singletons.items():
+        identity = document.pop("_id")
+        result = db[name].update_one({"_id": identity}, {"$setOnInsert": document}, upsert=True)
+        if result.upserted_id is not None:
+            made.append(f"document {name}")
+    return made
+
+
+def _make_system_account(db: Database[Document], role: str, currencies: tuple[Currency, ...]) -> list[str]:
+    if db[names.ACCOUNTS].find_one({"role": role}) is not None:
+        return []
+    account_id = str(uuid.uuid4())
+    wallets = [wallet_document(account_id, currency) for currency in currencies]
+    with db.client.start_session() as session, session.start_transaction():
+        account = account_document(account_id, default_wallet_id=wallets[0]["id"], role=role)
+        db[names.ACCOUNTS].insert_one(account, session=session)
+        db[names.WALLETS].insert_many(wallets, session=session)
+    return [f"system account {role}"]
+
+
+def account_document(account_id: str, *, default_wallet_id: str, role: str = "user") -> Document:
+    """An account as Blink's core makes it (blink-contract.md 1), active from the start.
+
+    `kratosUserId` is unique in Blink's database; an account that no user logs in to has its own id there.
+    """
+    now = datetime.now(UTC)
+    return {
+        "id": account_id,
+        "kratosUserId": account_id,
+        "role": role,
+        "level": 0,
+        "statusHistory": [{"status": "active", "updatedAt": now, "comment": "made by tellerd"}],
+        "contactEnabled": False,
+        "contacts": [],
+        "defaultWalletId": default_wallet_id,
+        "displayCurrency": Currency.USD.value,
+        "created_at": now,
+        "__v": 0,
+    }
+
+
+def wallet_document(account_id: str, currency: Currency) -> Document:
+    """A wallet as Blink's core makes it."""
+    return {
+        "id": str(uuid.uuid4()),
+        "accountId": account_id,
+        "type": "checking",
+        "currency": currency.value,
+        "onchain": [],
+        "__v": 0,
+    }
+
+
+def require(db: Database[Document]) -> bytes:
+    """Returns the writer id; raises InvariantViolation unless `init` was run with this schema version."""
+    with mapped("schema"):
+        schema: Any = db[names.SCHEMA].find_one({"_id": "schema"})
+    if schema is None:
+        raise InvariantViolation(
+            f"database {db.name!r} is not initialised: run `tellerd init`, or set init = true under [mongo]"
+        )
+    if schema["version"] != names.SCHEMA_VERSION:
+        raise InvariantViolation(
+            f"database {db.name!r} has schema version {schema['version']}, this tellerd needs "
+            f"{names.SCHEMA_VERSION}: run the tellerd that belongs to it, or `tellerd init`"
+        )
+    return bytes(schema["writer_id"])

@@ -1,0 +1,102 @@
+"""One connection pool, one database, and the ports that are implemented over them."""
+
+from __future__ import annotations
+
+from types import TracebackType
+from typing import Self
+
+from pymongo import MongoClient
+from pymongo.errors import ConfigurationError, InvalidURI
+from pymongo.read_concern import ReadConcern
+from pymongo.read_preferences import ReadPreference
+from pymongo.write_concern import WriteConcern
+
+from adapters.mongo import schema
+from adapters.mongo.books import MongoBooks
+from adapters.mongo.documents import Document
+from adapters.mongo.errors import mapped
+from adapters.mongo.invoices import MongoInvoices, MongoOpenInvoices
+from adapters.mongo.journals import MongoJournals
+from adapters.mongo.leases import MongoLeases
+from adapters.mongo.ledger import MongoLedger
+from adapters.mongo.sessions import PostingSession
+from adapters.mongo.wallets import MongoWallets
+from daemon.domain.errors import BadInput
+
+_SERVER_SELECTION_MS = 3_000
+"""How long a call looks for a primary before it says Unavailable; the callers wait and try again."""
+
+_SOCKET_MS = 20_000
+"""A server that hangs is given up after this; the longest call, a commit of a full batch, takes far less."""
+
+_POOL_SIZE = 100
+"""Connections at most: the gRPC threads (48) and tellerd's own, with room."""
+
+
+class MongoStore:
+    """tellerd's database. `connect` does no I/O; `open` checks that the database was initialised."""
+
+    def __init__(self, client: MongoClient[Document], database: str) -> None:
+        self.client = client
+        self.db = client.get_database(
+            database,
+            read_concern=ReadConcern("majority"),
+            write_concern=WriteConcern("majority", j=True),
+            read_preference=ReadPreference.PRIMARY,
+        )
+
+    @classmethod
+    def connect(cls, url: str, database: str) -> MongoStore:
+        """A store over a URL with a replicaSet; raises BadInput if the URL cannot be understood."""
+        try:
+            client: MongoClient[Document] = MongoClient(
+                url,
+                appname="tellerd",
+                tz_aware=True,
+                uuidRepresentation="standard",
+                maxPoolSize=_POOL_SIZE,
+                connectTimeoutMS=_SERVER_SELECTION_MS,
+                serverSelectionTimeoutMS=_SERVER_SELECTION_MS,
+                socketTimeoutMS=_SOCKET_MS,
+            )
+        except (InvalidURI, ConfigurationError) as problem:
+            # The URL may hold a password: only PyMongo's reason is shown.
+            raise BadInput(
+                field="mongo.url",
+                value="(not shown)",
+                remedy=f"use mongodb://host:port/?replicaSet=…: {problem}",
+            ) from None
+        return cls(client, database)
+
+    def ping(self) -> None:
+        """Raises Unavailable unless a primary answers."""
+        with mapped("ping"):
+            self.client.admin.command("ping")
+
+    def init(self) -> list[str]:
+        """`tellerd init`; see `adapters.mongo.schema`."""
+        return schema.init(self.db)
+
+    def open(self) -> None:
+        """Makes the ports; raises InvariantViolation if the database was not initialised."""
+        writer_id = schema.require(self.db)
+        posting = PostingSession(self.client)
+        self.leases = MongoLeases(self.db, posting)
+        self.books = MongoBooks(self.db, posting=posting, leases=self.leases, writer_id=writer_id)
+        self.journals = MongoJournals(self.db, writer_id)
+        self.open_invoices = MongoOpenInvoices(self.db)
+        self.wallets = MongoWallets(self.db)
+        self.invoices = MongoInvoices(self.db)
+        self.ledger = MongoLedger(self.db)
+
+    def close(self) -> None:
+        """Closes all connections; a transaction that is open is aborted by the server."""
+        self.client.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()

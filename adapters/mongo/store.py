@@ -34,7 +34,7 @@ _POOL_SIZE = 100
 
 
 class MongoStore:
-    """tellerd's database. `connect` does no I/O; `open` checks that the database was initialised."""
+    """tellerd's database. `connect` does no I/O; `books` and `journals` are there after `open`."""
 
     def __init__(self, client: MongoClient[Document], database: str) -> None:
         self.client = client
@@ -44,6 +44,12 @@ class MongoStore:
             write_concern=WriteConcern("majority", j=True),
             read_preference=ReadPreference.PRIMARY,
         )
+        self._posting = PostingSession(client)
+        self.leases = MongoLeases(self.db, self._posting)
+        self.open_invoices = MongoOpenInvoices(self.db)
+        self.wallets = MongoWallets(self.db)
+        self.invoices = MongoInvoices(self.db)
+        self.ledger = MongoLedger(self.db)
 
     @classmethod
     def connect(cls, url: str, database: str) -> MongoStore:
@@ -78,16 +84,10 @@ class MongoStore:
         return schema.init(self.db)
 
     def open(self) -> None:
-        """Makes the ports; raises InvariantViolation if the database was not initialised."""
+        """Makes the ports that write; raises InvariantViolation if the database was not initialised."""
         writer_id = schema.require(self.db)
-        posting = PostingSession(self.client)
-        self.leases = MongoLeases(self.db, posting)
-        self.books = MongoBooks(self.db, posting=posting, leases=self.leases, writer_id=writer_id)
+        self.books = MongoBooks(self.db, posting=self._posting, leases=self.leases, writer_id=writer_id)
         self.journals = MongoJournals(self.db, writer_id)
-        self.open_invoices = MongoOpenInvoices(self.db)
-        self.wallets = MongoWallets(self.db)
-        self.invoices = MongoInvoices(self.db)
-        self.ledger = MongoLedger(self.db)
 
     def close(self) -> None:
         """Closes all connections; a transaction that is open is aborted by the server."""

@@ -100,7 +100,7 @@ class Facts:
 
 @dataclass(slots=True, kw_only=True)
 class KeyRecord:
-    """An idempotency key that a commit takes, with what was booked and told for it."""
+    """An idempotency key that a commit takes, the journal booked for it, and the last event told of it."""
 
     key: str
     journal_id: str | None

@@ -139,7 +139,7 @@ def _receive(
     source = OPENING if _before_opening(event, cursor) else LIGHTNING
     if expectation is not None and reason is None:
         entry = receipts.credit_entry(key, event, expectation, amount_sat, source=source, price=price)
-        plan.take(Step(key, entry, receipts.settled_event(key, event, expectation, amount_sat)))
+        plan.take(Step(key, entry, (receipts.settled_event(key, event, expectation, amount_sat),)))
         plan.mark_paid(event.payment_hash)
         plan.outcomes.append(Posted(key, amount_sat, price is not None))
     else:
@@ -154,7 +154,7 @@ def _receive(
             received_at_ms=event.settled_at_ms,
         )
         entry = receipts.suspense_entry(key, event, amount_sat)
-        plan.take(Step(key, entry, receipts.suspense_event(waiting)))
+        plan.take(Step(key, entry, (receipts.suspense_event(waiting),)))
         plan.suspense_new[key] = waiting
         plan.outcomes.append(Suspended(key, amount_sat, reason))
     if source == LIGHTNING:

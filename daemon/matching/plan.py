@@ -15,14 +15,14 @@ from daemon.domain.outcomes import Outcome
 
 @dataclass(slots=True)
 class Step:
-    """One fact of a plan: the key it takes, and what is booked and told with it, if anything.
+    """One fact of a plan: the key it takes, the journal it is booked with, if any, and what is told of it.
 
     `adopted_id` is set where the journal stands in the ledger already, written by another program.
     """
 
     key: str
     entry: JournalEntry | None
-    event: OutboxEvent | None
+    events: tuple[OutboxEvent, ...]
     adopted_id: JournalId | None = None
 
 

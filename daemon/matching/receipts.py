@@ -133,11 +133,25 @@ def suspense_event(waiting: SuspenseEntry) -> OutboxEvent:
 def assignment_step(
     waiting: SuspenseEntry, event: InvoiceSettled, expectation: Expectation, *, price: Price | None
 ) -> Step:
-    """The journal that takes money from suspense to the wallet that turned out to expect it."""
+    """The journal that takes money from suspense to the wallet that turned out to expect it.
+
+    It is told twice: to those who look after suspense, and to the wallet, whose invoice is settled.
+    """
     key = assignment_key(waiting.key)
     entry = credit_entry(key, event, expectation, waiting.amount_sat, source=SUSPENSE, price=price)
-    told = settled_event(key, event, expectation, waiting.amount_sat)
-    return Step(key, entry, told)
+    assigned = OutboxEvent(
+        type=outbox.SUSPENSE_ASSIGNED,
+        key=key,
+        occurred_at_ms=event.settled_at_ms,
+        wallet_ids=(expectation.wallet_id,),
+        payload={
+            "key": waiting.key,
+            "payment_hash": waiting.payment_hash,
+            "wallet_id": expectation.wallet_id,
+            "amount_sat": waiting.amount_sat,
+        },
+    )
+    return Step(key, entry, (assigned, settled_event(key, event, expectation, waiting.amount_sat)))
 
 
 def rounding_step(pubkey: NodePubkey, rounding_sats: int, at_ms: int) -> Step:
@@ -157,7 +171,7 @@ def rounding_step(pubkey: NodePubkey, rounding_sats: int, at_ms: int) -> Step:
         wallet_ids=(),
         payload={"node": pubkey, "amount_sat": 1},
     )
-    return Step(key, entry, event)
+    return Step(key, entry, (event,))
 
 
 def opening_step(event: NodeOpened, opening_sat: int, opening_msat: int) -> Step:
@@ -178,7 +192,7 @@ def opening_step(event: NodeOpened, opening_sat: int, opening_msat: int) -> Step
         wallet_ids=(),
         payload={"node": event.pubkey, "node_name": event.name, "amount_msat": opening_msat},
     )
-    return Step(key, entry if opening_sat else None, told)
+    return Step(key, entry if opening_sat else None, (told,))
 
 
 def adoption_step(key: str, event: ForeignJournalFound) -> Step:
@@ -195,7 +209,7 @@ def adoption_step(key: str, event: ForeignJournalFound) -> Step:
         wallet_ids=tuple(dict.fromkeys(_wallet_ids(event.legs))),
         payload={"legs": legs},
     )
-    return Step(key, entry, told, adopted_id=event.journal_id)
+    return Step(key, entry, (told,), adopted_id=event.journal_id)
 
 
 def _wallet_ids(legs: tuple[Leg, ...]) -> list[str]:

@@ -60,9 +60,9 @@ class _Sealing:
         sealed = self._seal(step.entry, step.adopted_id) if step.entry is not None else None
         booked_id = sealed.journal_id if sealed is not None else None
         sequence = None
-        if step.event is not None:
+        for event in step.events:
             sequence = self.before.sequence + len(self.outbox) + 1
-            self.outbox.append(OutboxRow(sequence, step.event, booked_id))
+            self.outbox.append(OutboxRow(sequence, event, booked_id))
         self.keys.append(KeyRecord(key=step.key, journal_id=booked_id, sequence=sequence))
 
     def _seal(self, entry: JournalEntry, adopted_id: str | None) -> SealedEntry:

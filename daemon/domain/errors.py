@@ -61,3 +61,7 @@ class AlreadyExists(TellerdError):
 
 class NodeRefused(TellerdError):
     """A node answered with a refusal that repeating will not change."""
+
+
+class Misconfigured(TellerdError):
+    """What the configuration says and what is found there cannot both be right; names the remedy."""

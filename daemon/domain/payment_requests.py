@@ -137,3 +137,37 @@ def _to_bytes(groups: list[int]) -> bytes:
     """Whole bytes; the padding at the end is dropped."""
     size, padding = divmod(len(groups) * 5, 8)
     return (_to_int(groups) >> padding).to_bytes(size, "big")
+
+
+def encode_unsigned(request: PaymentRequest, *, prefix: str = "lnbcrt") -> str:
+    """A payment request that this module reads back, with zeros for the signature: for nodes in memory."""
+    groups = _to_groups(request.created_at_s, _TIMESTAMP_GROUPS)
+    groups += _field("p", _bytes_to_groups(bytes.fromhex(request.payment_hash)))
+    if request.description_hash:
+        groups += _field("h", _bytes_to_groups(request.description_hash))
+    else:
+        groups += _field("d", _bytes_to_groups(request.memo.encode()))
+    groups += _field("x", _to_groups(request.expiry_s, max(1, -(-request.expiry_s.bit_length() // 5))))
+    groups += [0] * _SIGNATURE_GROUPS
+    amount = f"{request.amount_msat * 10}p" if request.amount_msat else ""
+    return _join_bech32(prefix + amount, groups)
+
+
+def _field(kind: str, data: list[int]) -> list[int]:
+    return [_VALUE_OF[kind], *divmod(len(data), 32), *data]
+
+
+def _join_bech32(prefix: str, groups: list[int]) -> str:
+    expanded = [ord(char) >> 5 for char in prefix] + [0] + [ord(char) & 31 for char in prefix]
+    checksum = _polymod(expanded + groups + [0] * _CHECKSUM_GROUPS) ^ 1
+    return prefix + "1" + "".join(_CHARSET[group] for group in groups + _to_groups(checksum, _CHECKSUM_GROUPS))
+
+
+def _to_groups(number: int, count: int) -> list[int]:
+    return [number >> 5 * place & 31 for place in reversed(range(count))]
+
+
+def _bytes_to_groups(data: bytes) -> list[int]:
+    """Padded with zero bits to whole groups."""
+    count = -(-len(data) * 8 // 5)
+    return _to_groups(int.from_bytes(data, "big") << count * 5 - len(data) * 8, count)

@@ -1,0 +1,1 @@
+"""Where the dollar price of bitcoin comes from: the configuration, or a JSON document by HTTP."""

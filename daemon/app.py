@@ -1,0 +1,329 @@
+"""The composition root: what is built here, once, and its body is the supervision tree.
+
+    services    HTTP, gRPC, heartbeat, prices: from start to end, as leader and as standby
+    leadership  wait for the lease, then:
+      pipeline    lease renewal, posting, snapshot sweep
+        intake      one follower and one look-up loop per node, adoption of other programs' journals
+
+Shutdown runs from the inside out: intake is cancelled, posting ends with what has arrived, the lease is
+given back, the services end last. An outage is waited out where it happens; a lost lease ends the pipeline
+and makes a standby of the process; anything else ends the process.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import socket
+import uuid
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import partial
+
+import structlog
+import trio
+
+from adapters.grpc_api.server import GrpcServer, start_grpc
+from adapters.lnd.node import LndNode
+from adapters.mongo import MongoStore
+from adapters.prices.fixed import FixedPrice
+from adapters.prices.http_json import HttpJsonPrice
+from adapters.prices.nothing import NoPrice
+from daemon import __version__
+from daemon.config import Config, PricesConfig
+from daemon.domain.errors import InvariantViolation, LeaseLost, Unavailable
+from daemon.domain.node_events import NodeEvent
+from daemon.domain.status import NodeStatus
+from daemon.ingest.journals import JournalFinder
+from daemon.ingest.lightning import LightningFollower
+from daemon.ingest.open_invoices import OpenInvoiceSweep
+from daemon.posting.board import Board
+from daemon.posting.leadership import Leadership
+from daemon.posting.poster import INBOX_BATCHES, Poster
+from daemon.relay.feed import Feed
+from daemon.serving.api import Api
+from daemon.serving.gate import Gate
+from daemon.serving.heartbeat import Heartbeat
+from daemon.serving.http import HttpServer, start_http
+from daemon.serving.metrics import PrometheusMetrics
+from daemon.supervision import TaskState, ignore_state, keep_running
+
+SNAPSHOT_SWEEP_S = 2.0
+"""How long another program's balance snapshot can hide a leg of ours, at the most (adapters.mongo.snapshots)."""
+
+OPEN_RETRY_S = 1.0
+"""Pause between tries to reach the database at start."""
+
+log = structlog.get_logger()
+
+Prices = FixedPrice | HttpJsonPrice | NoPrice
+Inbox = trio.MemorySendChannel[Sequence[NodeEvent]]
+
+
+@dataclass(kw_only=True)
+class Teller:
+    """Everything that is built once. `rng` only spreads pauses; it guards nothing."""
+
+    config: Config
+    store: MongoStore
+    nodes: Sequence[LndNode]
+    statuses: Sequence[NodeStatus]
+    prices: Prices
+    board: Board
+    gate: Gate
+    metrics: PrometheusMetrics
+    heartbeat: Heartbeat
+    leadership: Leadership
+    api: Api
+    rng: random.Random
+
+
+async def run(config: Config) -> None:
+    """Runs until SIGTERM or SIGINT. Raises what broke, in an exception group; see `daemon.domain.errors`."""
+    with ExitStack() as resources:
+        teller = _build(config, resources)
+        async with trio.open_nursery() as services:
+            http = _serve_http(teller)
+            resources.callback(http.stop)
+            services.start_soon(teller.heartbeat.run)
+            if isinstance(teller.prices, HttpJsonPrice):
+                services.start_soon(teller.prices.run)
+            await _open_store(teller)
+            broken = _Broken()
+            services.start_soon(broken.watch)
+            grpc_server = start_grpc(
+                teller.api,
+                address=str(config.api.listen),
+                metrics=teller.metrics,
+                on_broken=broken.report,
+                max_streams=config.api.max_streams,
+            )
+            resources.callback(grpc_server.stop, grace_s=0)
+            await _lead_until_stopped(teller, grpc_server)
+            services.cancel_scope.cancel("stopped")
+
+
+def _build(config: Config, resources: ExitStack) -> Teller:
+    rng = random.Random()  # noqa: S311
+    store = MongoStore.connect(config.mongo.url.get_secret_value(), config.mongo.database)
+    resources.callback(store.close)
+    nodes = [
+        LndNode(
+            name=node.name,
+            address=str(node.address),
+            tls_cert_file=node.tls_cert_file,
+            macaroon_file=node.macaroon_file,
+        )
+        for node in config.lnd
+    ]
+    for node in nodes:
+        resources.callback(node.close)
+    board, gate, heartbeat = Board(), Gate(), Heartbeat()
+    statuses = [NodeStatus(name=node.name) for node in nodes]
+    # The holder tells two lives of one process id apart, and people where the leader runs.
+    holder = f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
+    return Teller(
+        config=config,
+        store=store,
+        nodes=nodes,
+        statuses=statuses,
+        prices=_prices(config.prices),
+        board=board,
+        gate=gate,
+        metrics=PrometheusMetrics(board=board, version=__version__),
+        heartbeat=heartbeat,
+        leadership=Leadership(store.leases, holder=holder, ttl_s=config.posting.lease_ttl_s, rng=rng),
+        api=Api(
+            network=config.network,
+            version=__version__,
+            started_at=datetime.now(UTC),
+            gate=gate,
+            board=board,
+            wallets=store.wallets,
+            invoices=store.invoices,
+            ledger=store.ledger,
+            leases=store.leases,
+            store=store,
+            feed=Feed(store.ledger, board),
+            nodes=nodes,
+            node_statuses=statuses,
+        ),
+        rng=rng,
+    )
+
+
+def _prices(config: PricesConfig | None) -> Prices:
+    if config is None:
+        return NoPrice()
+    if config.source == "http" and config.url and config.json_path:
+        return HttpJsonPrice(
+            url=config.url, json_path=config.json_path, refresh_s=config.refresh_s, max_age_s=config.max_age_s
+        )
+    if config.usd_per_btc is None:
+        raise InvariantViolation("prices: the configuration let a source without its keys through")
+    return FixedPrice(config.usd_per_btc)
+
+
+def _serve_http(teller: Teller) -> HttpServer:
+    listen = teller.config.http.listen
+    return start_http(
+        teller.api, heartbeat=teller.heartbeat, metrics=teller.metrics, host=listen.host, port=listen.port
+    )
+
+
+async def _open_store(teller: Teller) -> None:
+    """Waits for the database; initialises it if the configuration says so."""
+
+    def open_once() -> None:
+        if teller.config.mongo.init:
+            for made in teller.store.init():
+                log.info("mongo.made", what=made)
+        teller.store.open()
+
+    while True:
+        try:
+            await trio.to_thread.run_sync(open_once)
+        except Unavailable as outage:
+            log.warning("mongo.waiting", cause=str(outage))
+            await trio.sleep(OPEN_RETRY_S)
+        else:
+            return
+
+
+async def _lead_until_stopped(teller: Teller, grpc_server: GrpcServer) -> None:
+    """Standby and leader in turns, until a signal; then the drain, bounded by `posting.drain_s`."""
+    stopping = trio.Event()
+    async with trio.open_nursery() as nursery:
+        turn = trio.CancelScope()
+        nursery.start_soon(_on_signal, stopping, turn, teller, grpc_server)
+        while not stopping.is_set():
+            teller.gate.stand_by()
+            with turn:
+                fence = await teller.leadership.wait_acquired()
+                await _lead_once(teller, fence, stopping)
+        nursery.cancel_scope.cancel("stopped")
+
+
+async def _lead_once(teller: Teller, fence: int, stopping: trio.Event) -> None:
+    """One turn as leader; returns when the lease is lost, or when everything is drained."""
+    try:
+        await _run_pipeline(teller, fence, stopping)
+    except* LeaseLost as lost:
+        log.warning("lease.lost", cause="; ".join(str(one) for one in lost.exceptions))
+    finally:
+        teller.gate.stand_by()
+        teller.metrics.leading(False)
+    await teller.leadership.give_back(fence)
+
+
+async def _run_pipeline(teller: Teller, fence: int, stopping: trio.Event) -> None:
+    inbox_send, inbox_recv = trio.open_memory_channel[Sequence[NodeEvent]](INBOX_BATCHES)
+    poster = Poster(
+        books=teller.store.books,
+        prices=teller.prices,
+        board=teller.board,
+        metrics=teller.metrics,
+        fence=fence,
+        rng=teller.rng,
+    )
+    async with trio.open_nursery() as pipeline:
+        pipeline.start_soon(teller.leadership.keep, fence)
+        pipeline.start_soon(_sweep_snapshots, teller)
+        async with trio.open_nursery() as posting:
+            posting.start_soon(poster.run, inbox_recv)
+            async with inbox_send, trio.open_nursery() as intake:
+                posting.start_soon(_cancel_on, stopping, intake.cancel_scope)
+                _start_intake(teller, intake, inbox_send)
+                teller.gate.lead()
+                teller.metrics.leading(True)
+            posting.cancel_scope.deadline = trio.current_time() + teller.config.posting.drain_s
+        pipeline.cancel_scope.cancel("drained")
+
+
+async def _cancel_on(stopping: trio.Event, scope: trio.CancelScope) -> None:
+    await stopping.wait()
+    scope.cancel("stopping")
+
+
+def _start_intake(teller: Teller, intake: trio.Nursery, inbox: Inbox) -> None:
+    for node, status in zip(teller.nodes, teller.statuses, strict=True):
+        follower = LightningFollower(
+            node=node,
+            network=teller.config.network,
+            books=teller.store.books,
+            board=teller.board,
+            inbox=inbox,
+            status=status,
+            metrics=teller.metrics,
+        )
+        sweep = OpenInvoiceSweep(node=node, documents=teller.store.open_invoices, inbox=inbox)
+        _supervise(teller, intake, follower.run, name=f"follow {node.name}", on_state=follower.show)
+        _supervise(teller, intake, sweep.run, name=f"open invoices of {node.name}")
+    finder = JournalFinder(journals=teller.store.journals, inbox=inbox)
+    _supervise(teller, intake, finder.run, name="journals of other programs")
+
+
+def _supervise(
+    teller: Teller,
+    nursery: trio.Nursery,
+    task: Callable[[Callable[[], None]], Awaitable[None]],
+    *,
+    name: str,
+    on_state: Callable[[TaskState], None] = ignore_state,
+) -> None:
+    nursery.start_soon(partial(keep_running, task, name=name, rng=teller.rng, on_state=on_state), name=name)
+
+
+async def _sweep_snapshots(teller: Teller) -> None:
+    """Deletes balance snapshots of other programs that hide a leg of ours; an outage is waited out."""
+    thread = trio.CapacityLimiter(1)
+    while True:
+        try:
+            deleted = await trio.to_thread.run_sync(
+                teller.store.books.sweep_snapshots, limiter=thread, abandon_on_cancel=True
+            )
+        except Unavailable as outage:
+            log.warning("snapshots.waiting", cause=str(outage))
+        else:
+            if deleted:
+                log.info("snapshots.deleted", snapshots=deleted)
+        await trio.sleep(SNAPSHOT_SWEEP_S)
+
+
+async def _on_signal(stopping: trio.Event, turn: trio.CancelScope, teller: Teller, grpc_server: GrpcServer) -> None:
+    """SIGTERM and SIGINT: refuse new calls, let calls under way end, then drain; a second one is not waited for."""
+    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+        async for number in signals:
+            log.info("process.stopping", signal=signal.Signals(number).name)
+            was_leading = teller.gate.is_open
+            teller.gate.drain()
+            await trio.to_thread.run_sync(
+                partial(grpc_server.stop, grace_s=teller.config.posting.drain_s), abandon_on_cancel=True
+            )
+            stopping.set()
+            if not was_leading:
+                turn.cancel("stopping as standby")
+            return
+
+
+class _Broken:
+    """A broken invariant that an API thread found ends the process like any other."""
+
+    def __init__(self) -> None:
+        self._found = trio.Event()
+        self._token = trio.lowlevel.current_trio_token()
+        self._violation: InvariantViolation | None = None
+
+    def report(self, violation: InvariantViolation) -> None:
+        """Called from a thread."""
+        self._violation = violation
+        self._token.run_sync_soon(self._found.set)
+
+    async def watch(self) -> None:
+        """Raises the violation when one is reported."""
+        await self._found.wait()
+        if self._violation is not None:
+            raise self._violation

@@ -1,0 +1,101 @@
+"""`tellerd check`: every connection that `run` needs, tried once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from adapters.lnd.node import LndNode
+from adapters.mongo import MongoStore
+from adapters.prices.http_json import HttpJsonPrice, PriceUnreadable
+from daemon.config import Config, LndConfig, PricesConfig
+from daemon.domain.errors import InvariantViolation, NodeRefused, Unavailable
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that was tried, and how it went, in one line for people."""
+
+    good: bool
+    line: str
+
+
+def _well(what: str, how: str) -> Finding:
+    return Finding(True, f"ok      {what}: {how}")
+
+
+def _ill(what: str, why: str) -> Finding:
+    return Finding(False, f"FAILED  {what}: {why}")
+
+
+def findings(config: Config) -> Iterator[Finding]:
+    """Tries the database, every node and the price source; each within its own deadline."""
+    yield from _database(config)
+    for node in config.lnd:
+        yield from _node(node, config.network)
+    if config.prices is not None:
+        yield _price(config.prices)
+
+
+def _database(config: Config) -> Iterator[Finding]:
+    what = f"mongo {config.mongo.database}"
+    with MongoStore.connect(config.mongo.url.get_secret_value(), config.mongo.database) as store:
+        try:
+            info = store.probe()
+        except Unavailable as outage:
+            yield _ill(what, f"{outage}; start MongoDB, or mend mongo.url")
+            return
+        if not info.replica_set:
+            yield _ill(what, "not a replica set, so there are no transactions; start mongod with --replSet")
+            return
+        yield _well(what, f"MongoDB {info.version}, replica set {info.replica_set}")
+        try:
+            store.open()
+        except InvariantViolation as problem:
+            if config.mongo.init:
+                yield _well(what, "not initialised yet, `run` will do it")
+            else:
+                yield _ill(what, str(problem))
+        else:
+            yield _well(what, "initialised")
+
+
+def _node(config: LndConfig, network: str) -> Iterator[Finding]:
+    what = f"lnd {config.name}"
+    node = LndNode(
+        name=config.name,
+        address=str(config.address),
+        tls_cert_file=config.tls_cert_file,
+        macaroon_file=config.macaroon_file,
+    )
+    try:
+        info = node.get_info()
+        if info.network != network:
+            yield _ill(what, f"is on {info.network}; set network = {info.network!r}, or give a {network} node")
+            return
+        yield _well(what, f"{info.pubkey}, LND {info.version}, {info.network}, block {info.block_height}")
+        node.list_invoices(after_add_index=0, limit=1)
+        node.funds()
+        yield _well(what, "the macaroon lets tellerd read invoices and channels")
+        if not info.synced_to_chain:
+            yield _ill(what, "is not synced to the chain: wait, or look at its bitcoind")
+    except (Unavailable, NodeRefused) as problem:
+        yield _ill(what, str(problem))
+    finally:
+        node.close()
+
+
+def _price(config: PricesConfig) -> Finding:
+    if config.source == "fixed":
+        return _well("prices", f"fixed at {config.usd_per_btc} dollars per bitcoin")
+    source = HttpJsonPrice(
+        url=config.url or "",
+        json_path=config.json_path or "",
+        refresh_s=config.refresh_s,
+        max_age_s=config.max_age_s,
+    )
+    try:
+        source.refresh()
+    except PriceUnreadable as problem:
+        return _ill("prices", f"{problem}; mend prices.url or prices.json_path")
+    return _well("prices", "a price was read")

@@ -1,0 +1,379 @@
+"""The configuration: TOML and environment, read once into frozen values, names as in design.md section 9.
+
+Every key can be given as `TELLERD_SECTION__KEY` (`TELLERD_MONGO__URL`, `TELLERD_LND__0__ADDRESS`,
+`TELLERD_NETWORK`), which goes before the file. Relative paths are relative to the file. Whatever is wrong
+is one `ConfigError` of one line that names the key, the value and the remedy, never the value of a secret.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from decimal import Decimal, InvalidOperation
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+import structlog
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainValidator,
+    SecretStr,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
+from pydantic_core import ErrorDetails
+
+from daemon.domain.errors import TellerdError
+
+ENVIRONMENT_PREFIX = "TELLERD_"
+_SECRET_KEYS = frozenset({"url", "rpc_url"})
+"""Keys whose value may hold a password or a key: it is not shown in errors."""
+_MAX_SHOWN = 80
+_MAX_LND = 64
+"""Nodes of one daemon: each has a stream and threads of its own; far more than any bank runs."""
+
+log = structlog.get_logger()
+
+
+class ConfigError(TellerdError):
+    """The configuration cannot be used; its text is one line."""
+
+
+class _EnvironmentText(str):
+    """A value from the environment, where all is text: numbers and truth values are read from it."""
+
+    __slots__ = ()
+
+
+def _flag(value: object) -> object:
+    if isinstance(value, _EnvironmentText) and value.lower() in {"true", "false"}:
+        return value.lower() == "true"
+    if not isinstance(value, bool):
+        raise ValueError("give true or false")
+    return value
+
+
+def _number(value: object) -> object:
+    if isinstance(value, _EnvironmentText):
+        try:
+            return float(value)
+        except ValueError:
+            pass
+    elif isinstance(value, int | float) and not isinstance(value, bool):
+        return value
+    raise ValueError("give a number")
+
+
+def _decimal(value: object) -> Decimal:
+    if isinstance(value, str | int | float) and not isinstance(value, bool):
+        try:
+            number = Decimal(str(value))
+        except InvalidOperation:
+            pass
+        else:
+            if number.is_finite() and number > 0:
+                return number
+    raise ValueError('give a number above zero, for example "60000.00"')
+
+
+def _path(value: object, info: ValidationInfo) -> Path:
+    """Relative to the file. A NUL or an empty name would mean the folder itself."""
+    if not isinstance(value, str) or not value or "\0" in value:
+        raise ValueError("give the path of a file")
+    base: Path = info.context["base"] if info.context else Path()
+    return base / Path(value).expanduser()
+
+
+def _existing(path: Path) -> Path:
+    if not path.is_file():
+        raise ValueError(f"no file at {path}; give the path of a file that exists")
+    return path
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Where a server listens; port 0 lets the operating system choose."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{host}:{self.port}"
+
+    @property
+    def is_loopback(self) -> bool:
+        """Whether only this machine can reach it."""
+        try:
+            return ipaddress.ip_address(self.host).is_loopback
+        except ValueError:
+            return self.host == "localhost"
+
+
+_HOST_PORT = re.compile(r"(?:\[(?P<ipv6>[0-9a-fA-F:.]+)\]|(?P<host>[A-Za-z0-9.-]+)):(?P<port>[0-9]{1,5})")
+
+
+def _address(value: object) -> Address:
+    match = _HOST_PORT.fullmatch(value) if isinstance(value, str) else None
+    if match is None or int(match["port"]) > 65535:
+        raise ValueError('give "host:port", for example "127.0.0.1:50051"')
+    return Address(match["ipv6"] or match["host"], int(match["port"]))
+
+
+def _loopback(address: Address) -> Address:
+    if not address.is_loopback:
+        raise ValueError(
+            "the API has neither TLS nor keys in this version, so it listens on loopback only: "
+            f'give "127.0.0.1:{address.port}"'
+        )
+    return address
+
+
+Flag = Annotated[bool, BeforeValidator(_flag)]
+Number = Annotated[float, BeforeValidator(_number)]
+Whole = Annotated[int, BeforeValidator(_number)]
+UsdPerBtc = Annotated[Decimal, PlainValidator(_decimal)]
+AnyPath = Annotated[Path, PlainValidator(_path)]
+ExistingFile = Annotated[Path, PlainValidator(_path), AfterValidator(_existing)]
+Listen = Annotated[Address, PlainValidator(_address)]
+Text = Annotated[str, Field(min_length=1)]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+
+class MongoConfig(_Section):
+    """[mongo]: `url`, or `url_file` with a file whose first line it is; `init` lets `run` make collections."""
+
+    url: SecretStr = SecretStr("")
+    url_file: ExistingFile | None = None
+    database: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,63}$")]
+    init: Flag = False
+
+    @field_validator("url")
+    @classmethod
+    def _is_mongodb(cls, url: SecretStr) -> SecretStr:
+        if not url.get_secret_value().startswith(("mongodb://", "mongodb+srv://")):
+            raise ValueError('give "mongodb://host:port/?replicaSet=name"')
+        return url
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_url(cls, values: object) -> object:
+        if isinstance(values, dict) and ("url" in values) == ("url_file" in values):
+            raise ValueError("give either url or url_file")
+        return values
+
+    def with_url_read(self) -> Self:
+        """The section with the url from its file, if it stands in one."""
+        if self.url_file is None:
+            return self
+        url = self.url_file.read_text(encoding="utf-8").strip()
+        return type(self).model_validate({"url": url, "database": self.database, "init": self.init})
+
+
+class LndConfig(_Section):
+    """[[lnd]]: one Lightning node."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,64}$")]
+    address: Listen
+    tls_cert_file: ExistingFile
+    macaroon_file: ExistingFile
+
+
+class BitcoindConfig(_Section):
+    """[bitcoind]: read and checked in shape; the chain is not followed in this version."""
+
+    rpc_url: Annotated[str, Field(pattern=r"^https?://[^\s@]+$")]
+    rpc_cookie_file: AnyPath | None = None
+    rpc_user: Text | None = None
+    rpc_password_file: AnyPath | None = None
+    zmq: tuple[Annotated[str, Field(pattern=r"^(tcp|ipc)://\S+$")], ...] = ()
+    xpub: Text | None = None
+    foreign_addresses: Flag = False
+
+
+class PricesConfig(_Section):
+    """[prices]: a fixed price, or one read from a JSON document by HTTP."""
+
+    source: Literal["fixed", "http"]
+    usd_per_btc: UsdPerBtc | None = None
+    url: Annotated[str, Field(pattern=r"^https?://\S+$")] | None = None
+    json_path: Annotated[str, Field(pattern=r"^[^.\s]+(\.[^.\s]+)*$")] | None = None
+    refresh_s: Annotated[Number, Field(ge=1, le=3600)] = 30.0
+    max_age_s: Annotated[Number, Field(ge=1, le=86400)] = 600.0
+
+    @field_validator("source", mode="before")
+    @classmethod
+    def _known(cls, source: object) -> object:
+        if source == "blink":
+            raise ValueError('prices from Blink come in a later release: give "fixed" or "http"')
+        return source
+
+    @model_validator(mode="after")
+    def _complete(self) -> Self:
+        if self.source == "fixed" and self.usd_per_btc is None:
+            raise ValueError('source "fixed" needs usd_per_btc')
+        if self.source == "http" and (self.url is None or self.json_path is None):
+            raise ValueError('source "http" needs url and json_path')
+        if self.max_age_s < self.refresh_s:
+            raise ValueError("max_age_s must not be below refresh_s, or every price is too old")
+        return self
+
+
+class ApiConfig(_Section):
+    """[api]: the gRPC server. `max_streams` stays well below its 48 threads, or streams starve the calls."""
+
+    listen: Annotated[Listen, AfterValidator(_loopback)] = Address("127.0.0.1", 50051)
+    max_streams: Annotated[Whole, Field(ge=1, le=32)] = 24
+
+
+class HttpConfig(_Section):
+    """[http]: /metrics, /healthz, /readyz."""
+
+    listen: Listen = Address("127.0.0.1", 9464)
+
+
+class PostingConfig(_Section):
+    """[posting]: a standby takes over `lease_ttl_s` after the leader's last sign of life; at SIGTERM work in
+    flight has `drain_s` to end."""
+
+    lease_ttl_s: Annotated[Number, Field(ge=1, le=60)] = 5.0
+    drain_s: Annotated[Number, Field(ge=1, le=120)] = 10.0
+
+
+class Config(_Section):
+    """All of it."""
+
+    network: Literal["mainnet", "testnet", "signet", "regtest"]
+    mongo: MongoConfig
+    lnd: Annotated[tuple[LndConfig, ...], Field(min_length=1, max_length=_MAX_LND)]
+    bitcoind: BitcoindConfig | None = None
+    prices: PricesConfig | None = None
+    api: ApiConfig = ApiConfig()
+    http: HttpConfig = HttpConfig()
+    posting: PostingConfig = PostingConfig()
+
+    @field_validator("lnd")
+    @classmethod
+    def _names_differ(cls, nodes: tuple[LndConfig, ...]) -> tuple[LndConfig, ...]:
+        names = [node.name for node in nodes]
+        twice = next((name for name in names if names.count(name) > 1), None)
+        if twice is not None:
+            raise ValueError(f"two nodes are named {twice!r}: give each a name of its own")
+        return nodes
+
+
+def load_config(path: Path, environ: Mapping[str, str]) -> Config:
+    """Reads file and environment; raises ConfigError."""
+    values = _read_toml(path)
+    origins = _overlay(values, environ)
+    try:
+        config = Config.model_validate(values, context={"base": path.resolve().parent})
+    except ValidationError as problems:
+        raise ConfigError(_one_line(problems.errors()[0], path, origins)) from None
+    config = config.model_copy(update={"mongo": _mongo_with_url(config.mongo, path)})
+    if config.bitcoind is not None:
+        log.warning("config.bitcoind_not_followed", detail="this version follows Lightning only: [bitcoind] waits")
+    return config
+
+
+def _mongo_with_url(mongo: MongoConfig, path: Path) -> MongoConfig:
+    try:
+        return mongo.with_url_read()
+    except (ValidationError, OSError, UnicodeError):
+        raise ConfigError(
+            f'{path}: mongo.url_file: {mongo.url_file} holds no url; write "mongodb://host:port/?replicaSet=name" '
+            "into it and let tellerd read it"
+        ) from None
+
+
+def _read_toml(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as problem:
+        reason = problem.strerror or type(problem).__name__
+        raise ConfigError(f"{path}: {reason}; give the configuration with --config FILE") from None
+    except UnicodeError:
+        raise ConfigError(f"{path}: not UTF-8; save the file as UTF-8 text") from None
+    except tomllib.TOMLDecodeError as problem:
+        raise ConfigError(f"{path}: not TOML: {' '.join(str(problem).split())}; mend that line") from None
+
+
+def _overlay(values: dict[str, Any], environ: Mapping[str, str]) -> dict[str, str]:
+    """Puts values from the environment over those of the file; returns which variable gave which key."""
+    origins: dict[str, str] = {}
+    for variable in sorted(environ):
+        if not variable.startswith(ENVIRONMENT_PREFIX):
+            continue
+        keys = variable.removeprefix(ENVIRONMENT_PREFIX).lower().split("__")
+        if len(keys) == 1 and keys != ["network"]:
+            continue  # TELLERD_LND, TELLERD_MONGOD and the like name programs for the regtest stack
+        _put(values, keys, _EnvironmentText(environ[variable]), variable)
+        origins[_dotted(keys)] = variable
+    return origins
+
+
+def _put(values: dict[str, Any], keys: list[str], text: str, variable: str) -> None:
+    place: Any = values
+    for key, following in zip(keys, [*keys[1:], None], strict=True):
+        new: Any = text if following is None else [] if following.isdigit() else {}
+        if isinstance(place, list) and key.isdigit() and int(key) <= len(place):
+            if int(key) == len(place):
+                place.append(new)
+            elif following is None:
+                place[int(key)] = new
+            place = place[int(key)]
+        elif isinstance(place, dict) and not key.isdigit():
+            if following is None:
+                place[key] = new
+            place = place.setdefault(key, new)
+        else:
+            raise ConfigError(
+                f"{variable}: no place for {key!r} in the configuration; "
+                "lists are counted from 0 without gaps, as in TELLERD_LND__0__ADDRESS"
+            )
+
+
+def _dotted(keys: list[str] | tuple[int | str, ...]) -> str:
+    return ".".join(str(key) for key in keys)
+
+
+def _one_line(problem: ErrorDetails, path: Path, origins: Mapping[str, str]) -> str:
+    """`<file or variable>: <key>: <value> …; <remedy>`."""
+    # Positions inside a union or a function's schema are pydantic's, not the reader's.
+    keys = tuple(key for key in problem["loc"] if isinstance(key, int) or re.fullmatch(r"[A-Za-z0-9_-]+", key))
+    name = _dotted(keys)
+    origin = origins.get(name, str(path))
+    shown = _shown(keys, problem)
+    match problem["type"]:
+        case "missing":
+            return f"{origin}: {name}: missing; add this key"
+        case "extra_forbidden":
+            return f"{origin}: {name}: unknown key; remove it or mend its spelling"
+        case "string_pattern_mismatch":
+            what = f"does not match {problem['ctx']['pattern']}"
+        case _:
+            what = problem["msg"].removeprefix("Value error, ")
+            what = what[:1].lower() + what[1:]
+    return " ".join(f"{origin}: {name}: {shown}{what}".split())
+
+
+def _shown(keys: tuple[int | str, ...], problem: ErrorDetails) -> str:
+    value = problem["input"]
+    if not isinstance(value, str | int | float):
+        return ""
+    if keys and keys[-1] in _SECRET_KEYS:
+        return "the value (not shown) cannot be used: "
+    text = repr(str(value) if isinstance(value, str) else value)
+    return f"{text[:_MAX_SHOWN]} cannot be used: "

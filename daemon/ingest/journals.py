@@ -1,0 +1,85 @@
+"""Finds the journals that other programs wrote into the book, for adoption (design.md section 3).
+
+A hint says when to look; the sweep by `_id` says what there is. ObjectIds begin with the writer's clock, so
+a journal may appear below one that was found already: each sweep goes back `OVERLAP_S` behind the beginning
+of the sweep before it, in our time, which finds every journal of a writer whose clock is not later than that.
+What is further behind is found by the complete sweep at the start and once an hour.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Final
+
+import structlog
+import trio
+
+from daemon.domain.identifiers import JournalId
+from daemon.domain.node_events import ForeignJournalFound
+from daemon.domain.ports import Journals
+from daemon.ingest.handover import Inbox
+from daemon.ingest.lightning import utc_now
+from daemon.ingest.pace import Pace
+
+PAGE: Final = 500
+"""Journals read and handed over at once: two commits' worth."""
+
+OVERLAP_S: Final = 600.0
+"""Ten minutes: clocks of one data centre differ by less than a second, an unsynchronized one by minutes."""
+
+_COMPLETE_S: Final = 3600.0
+"""Between complete sweeps, for a writer whose clock is off by more than the overlap."""
+
+log = structlog.get_logger()
+
+
+@dataclass(kw_only=True, slots=True)
+class JournalFinder:
+    """The journals of one book. `inbox` stays open: it is its owner's."""
+
+    journals: Journals
+    inbox: Inbox
+    now: Callable[[], datetime] = utc_now
+    pace: Pace = field(default_factory=Pace)
+    _thread: trio.CapacityLimiter = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._thread = trio.CapacityLimiter(1)  # it sweeps or waits, never both
+
+    async def run(self, healthy: Callable[[], None]) -> None:
+        """Hands over what it finds until the database is unavailable; never returns. Raises Unavailable."""
+        after: JournalId | None = None
+        complete_at = trio.current_time()
+        while True:
+            began = self.now()
+            await self._sweep(after)
+            healthy()
+            after = smallest_id(began.timestamp() - OVERLAP_S)
+            if trio.current_time() - complete_at > _COMPLETE_S:
+                after, complete_at = None, trio.current_time()
+            await trio.sleep(self.pace.journals_hinted_s)
+            await self._wait_hint()
+
+    async def _sweep(self, after: JournalId | None) -> None:
+        while found := await self._page(after):
+            log.info("journals.found", journals=len(found))
+            await self.inbox.send(found)
+            after = found[-1].journal_id
+
+    async def _page(self, after: JournalId | None) -> Sequence[ForeignJournalFound]:
+        return await trio.to_thread.run_sync(
+            lambda: self.journals.foreign_journals(after=after, limit=PAGE),
+            limiter=self._thread,
+            abandon_on_cancel=True,
+        )
+
+    async def _wait_hint(self) -> None:
+        # Not abandoned: it ends by itself within its second, and two waiting threads would be one too many.
+        await trio.to_thread.run_sync(lambda: self.journals.wait_for_hint(self.pace.journals_s), limiter=self._thread)
+
+
+def smallest_id(unix_s: float) -> JournalId:
+    """The smallest ObjectId of a second: four bytes of Unix time, then eight of zero."""
+    return JournalId(f"{max(0, int(unix_s)):08x}" + "00" * 8)

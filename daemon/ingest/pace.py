@@ -1,0 +1,34 @@
+"""How fast ingest goes: every pause with its reason, in one value, so that a test can go faster."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pace:
+    """Pauses and periods, in seconds."""
+
+    quiet_s: float = 0.25
+    """Between the looks that tell a quiet moment: a payment's steps are some 50 ms apart, its event comes
+    before its last step."""
+    quiet_retry_s: float = 1.0
+    """Before the next try for a quiet moment: each costs the node six calls."""
+    progress_s: float = 10.0
+    """Between progress lines while something long runs."""
+    gap_look_s: float = 1.0
+    """Between looks for gaps: a look is free."""
+    gap_age_s: float = 2.0
+    """A gap younger than this is most likely a reordering that closes by itself."""
+    page_pause_s: float = 0.05
+    """Between pages of a pass: a page keeps the node busy for 180 ms, payments come first."""
+    sweep_s: float = 60.0
+    """Between sweeps over the open invoices."""
+    new_documents_s: float = 1.0
+    """Between looks for new documents of other programs."""
+    lookups_per_s: float = 50.0
+    """Look-ups of one loop: under a twentieth of what LND can answer."""
+    journals_s: float = 1.0
+    """Between sweeps for other programs' journals, unless a hint comes before."""
+    journals_hinted_s: float = 0.1
+    """The least pause between sweeps: hints come in bursts, and posting needs a moment to link what was found."""

@@ -1,0 +1,25 @@
+"""Log lines: readable on a terminal, one JSON object a line everywhere else."""
+
+from __future__ import annotations
+
+import sys
+
+import structlog
+
+
+def set_up(*, is_terminal: bool) -> None:
+    """Configures structlog for the process; lines go to stderr, so that stdout belongs to commands' answers."""
+    last: structlog.typing.Processor
+    last = structlog.dev.ConsoleRenderer() if is_terminal else structlog.processors.JSONRenderer()
+    structlog.configure(
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.StackInfoRenderer(),
+            *([] if is_terminal else [structlog.processors.format_exc_info]),
+            last,
+        ],
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        cache_logger_on_first_use=True,
+    )

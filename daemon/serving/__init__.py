@@ -1,0 +1,1 @@
+"""Stage 5: what the API, metrics and health checks answer; no transport in here but HTTP's."""

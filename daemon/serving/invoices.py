@@ -1,0 +1,307 @@
+"""Invoices: made so that no crash leaves a payable one that nobody knows, shown, and watched.
+
+Making one writes the document with the preimage first, then asks the node for an invoice with that
+preimage, then puts the payment request into the document (design.md section 4). After a crash before the
+last step, a repeat with the same external_id goes on where it stopped: the node returns what it has.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from enum import StrEnum
+
+from daemon.domain.errors import AlreadyExists, BadInput, NodeRefused, NotFound, NotSupported
+from daemon.domain.identifiers import PaymentHash
+from daemon.domain.money import MSAT_PER_SAT, Currency
+from daemon.domain.payment_requests import PaymentRequest, decode_payment_request
+from daemon.domain.ports import NewInvoice, StoredInvoice, Wallet
+from daemon.serving import fields, paging
+from daemon.serving.api import Api
+from daemon.serving.choice import choose_node, node_of_pubkey
+from daemon.serving.wallets import get_wallet
+
+MAX_AMOUNT_SAT = 2_100_000_000_000_000
+"""All bitcoin there will ever be."""
+
+MAX_MEMO_BYTES = 639
+"""What fits a payment request's description (BOLT #11); a longer one fails on the node (node-interfaces.md A.0)."""
+
+MIN_EXPIRY_S, DEFAULT_EXPIRY_S, MAX_EXPIRY_S = 60, 14_400, 86_400
+"""Blink's bounds for BTC wallets (blink-contract.md 4, INVOICE_EXPIRATIONS)."""
+
+EXPIRY_GRACE = timedelta(seconds=30)
+"""A payment that was under way when the invoice expired is in the books by then, if its node is followed."""
+
+WATCH_POLL_S = 1.0
+"""How late a change by another process can be noticed."""
+
+_WATCH_PAUSE_S = 0.05
+"""Shortest time between two reads of a watched invoice, however many commits there are."""
+
+_TOKEN_KIND = "invoices"  # noqa: S105 (names a list, is no secret)
+
+
+class InvoiceState(StrEnum):
+    """What has become of an invoice."""
+
+    OPEN = "open"
+    SETTLED = "settled"
+    CLOSED = "closed"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InvoiceRequest:
+    """What a caller asks for. Empty text means that nothing was given; at most one of memo and
+    `description_hash` is given; `expiry_s` 0 means the default; None as amount: the payer decides."""
+
+    wallet_id: str
+    amount_sat: int | None
+    memo: str = ""
+    description_hash: bytes = b""
+    expiry_s: int = 0
+    external_id: str = ""
+    node: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InvoiceView:
+    """An invoice as it is now. What only the payment request says is 0, empty or None without one.
+
+    `received_sat` and `settled_at` are None until it is settled, and where another program settled it.
+    """
+
+    stored: StoredInvoice
+    state: InvoiceState
+    amount_sat: int
+    memo: str
+    expires_at: datetime | None
+    received_sat: int | None
+    settled_at: datetime | None
+
+
+def create_invoice(api: Api, request: InvoiceRequest) -> InvoiceView:
+    """A new invoice, or the one that an earlier call with the same external_id made.
+
+    Raises BadInput, NotFound (wallet, node), AlreadyExists (external_id used with other arguments),
+    NotSupported, NodeRefused, and Unavailable: then a repeat with the same external_id is safe.
+    """
+    request = check_request(request)
+    wallet = get_wallet(api, request.wallet_id)
+    if wallet.currency is not Currency.BTC:
+        raise NotSupported(f"wallet_id: {wallet.wallet_id} counts in dollars; invoices for it come in a later release")
+    invoice = _earlier(api, wallet, request.external_id) or _insert(api, wallet, request)
+    if invoice.wallet_id != wallet.wallet_id:
+        raise AlreadyExists(f"external_id: {request.external_id!r} is another wallet's; give another external_id")
+    if invoice.payment_request is None:
+        invoice = _complete(api, invoice, request)
+    _check_same(api, invoice, request)
+    return view(api, invoice)
+
+
+def get_invoice(api: Api, *, payment_hash: str, wallet_id: str, external_id: str) -> InvoiceView:
+    """One invoice, by its hash or by wallet and external_id. Raises BadInput, NotFound, Unavailable."""
+    if bool(payment_hash) == bool(wallet_id or external_id):
+        raise BadInput(field="payment_hash", value=payment_hash, remedy="give either it, or wallet_id and external_id")
+    if payment_hash:
+        return view(api, _stored(api, fields.payment_hash(payment_hash)))
+    wallet = get_wallet(api, wallet_id)
+    invoice = _earlier(api, wallet, fields.external_id(external_id))
+    if invoice is None or invoice.wallet_id != wallet.wallet_id:
+        raise NotFound(f"external_id: wallet {wallet_id} has no invoice {external_id!r}")
+    return view(api, invoice)
+
+
+def list_invoices(api: Api, *, wallet_id: str, page_size: int, page_token: str) -> tuple[Sequence[InvoiceView], str]:
+    """A page of a wallet's invoices, newest first, and the next page's token."""
+    limit = paging.page_size(page_size)
+    after = paging.read_token(_TOKEN_KIND, page_token)
+    wallet = get_wallet(api, wallet_id)
+    page, next_after = api.invoices.page(wallet_id=wallet.wallet_id, after=after, limit=limit)
+    return [view(api, invoice) for invoice in page], paging.make_token(_TOKEN_KIND, next_after)
+
+
+def watch_invoice(api: Api, payment_hash: str, is_wanted: Callable[[], bool]) -> Iterator[InvoiceView]:
+    """The invoice now, then after each change, until it is settled or closed, or `is_wanted` says no.
+
+    BadInput and NotFound are raised at once; the iteration raises Closed and Unavailable.
+    """
+    known_hash = fields.payment_hash(payment_hash)
+    _stored(api, known_hash)
+    return _watch(api, known_hash, is_wanted)
+
+
+def _watch(api: Api, payment_hash: PaymentHash, is_wanted: Callable[[], bool]) -> Iterator[InvoiceView]:
+    shown: InvoiceView | None = None
+    while is_wanted():
+        api.gate.check()
+        sequence = api.board.sequence  # before reading: a commit in between wakes the wait below
+        now = view(api, _stored(api, payment_hash))
+        if now != shown:
+            shown = now
+            yield now
+        if now.state is not InvoiceState.OPEN:
+            return
+        api.gate.pause(_WATCH_PAUSE_S)
+        api.board.wait_beyond(sequence, timeout_s=WATCH_POLL_S)
+
+
+def check_request(request: InvoiceRequest) -> InvoiceRequest:
+    """The request with its defaults filled in; raises BadInput, NotSupported."""
+    if request.amount_sat is None:
+        raise NotSupported("amount: an invoice without amount_sat comes in a later release; give amount_sat")
+    if not 1 <= request.amount_sat <= MAX_AMOUNT_SAT:
+        raise BadInput(field="amount_sat", value=request.amount_sat, remedy=f"give 1 to {MAX_AMOUNT_SAT}")
+    memo_bytes = len(request.memo.encode())
+    if memo_bytes > MAX_MEMO_BYTES:
+        raise BadInput(
+            field="memo",
+            value=request.memo,
+            remedy=f"it has {memo_bytes} bytes of UTF-8: give at most {MAX_MEMO_BYTES}, or a description_hash",
+        )
+    if request.description_hash and len(request.description_hash) != hashlib.sha256().digest_size:
+        raise BadInput(
+            field="description_hash", value=request.description_hash.hex(), remedy="give a SHA-256, 32 bytes"
+        )
+    expiry_s = request.expiry_s or DEFAULT_EXPIRY_S
+    if not MIN_EXPIRY_S <= expiry_s <= MAX_EXPIRY_S:
+        raise BadInput(
+            field="expiry_s",
+            value=request.expiry_s,
+            remedy=f"give {MIN_EXPIRY_S} to {MAX_EXPIRY_S}, or 0 for {DEFAULT_EXPIRY_S}",
+        )
+    if request.external_id:
+        fields.external_id(request.external_id)
+    return replace(request, expiry_s=expiry_s)
+
+
+def _earlier(api: Api, wallet: Wallet, external_id: str) -> StoredInvoice | None:
+    """What an earlier call with this external_id left; external_ids are unique in an account."""
+    return api.invoices.get_by_external_id(wallet.account_id, external_id) if external_id else None
+
+
+def _insert(api: Api, wallet: Wallet, request: InvoiceRequest) -> StoredInvoice:
+    """The document, before anybody can pay it."""
+    _, pubkey = choose_node(api, request.node)
+    preimage = api.new_preimage()
+    payment_hash = PaymentHash(hashlib.sha256(preimage).hexdigest())
+    invoice = StoredInvoice(
+        payment_hash=payment_hash,
+        wallet_id=wallet.wallet_id,
+        account_id=wallet.account_id,
+        external_id=request.external_id or payment_hash,
+        pubkey=pubkey,
+        currency=wallet.currency,
+        payment_request=None,
+        paid=False,
+        completed=False,
+        created_at=_whole_ms(api.now()),
+        preimage=preimage.hex(),
+    )
+    try:
+        api.invoices.insert(invoice)
+    except AlreadyExists:
+        # The same call came twice at once, and the other one was faster: its document counts.
+        first = _earlier(api, wallet, request.external_id)
+        if first is None:
+            raise
+        return first
+    return invoice
+
+
+def _complete(api: Api, invoice: StoredInvoice, request: InvoiceRequest) -> StoredInvoice:
+    """Gets the payment request of a document that has none, and puts it in."""
+    if invoice.paid or invoice.completed:
+        raise AlreadyExists(f"external_id: {invoice.external_id!r} is an invoice that is over; give another one")
+    node = node_of_pubkey(api, invoice.pubkey)
+    made = node.add_invoice(
+        NewInvoice(
+            preimage=bytes.fromhex(invoice.preimage),
+            value_msat=(request.amount_sat or 0) * MSAT_PER_SAT,
+            memo=request.memo,
+            description_hash=request.description_hash,
+            expiry_s=request.expiry_s,
+        )
+    )
+    terms = _terms(made.payment_request)
+    if terms is None or terms.payment_hash != invoice.payment_hash:
+        raise NodeRefused(f"{node.name} answered with a payment request that is not the invoice's")
+    api.invoices.set_payment_request(invoice.payment_hash, made.payment_request)
+    return replace(invoice, payment_request=made.payment_request)
+
+
+def _check_same(api: Api, invoice: StoredInvoice, request: InvoiceRequest) -> None:
+    """AlreadyExists unless the invoice is what the request asks for."""
+    terms = _terms(invoice.payment_request)
+    asked = {
+        "amount_sat": (request.amount_sat or 0) * MSAT_PER_SAT,
+        "memo": request.memo,
+        "description_hash": request.description_hash,
+        "expiry_s": request.expiry_s,
+    }
+    found = terms and {
+        "amount_sat": terms.amount_msat,
+        "memo": terms.memo,
+        "description_hash": terms.description_hash,
+        "expiry_s": terms.expiry_s,
+    }
+    differs = [name for name, value in asked.items() if not found or found[name] != value]
+    if request.node and node_of_pubkey(api, invoice.pubkey) is not choose_node(api, request.node)[0]:
+        differs.append("node")
+    if differs:
+        raise AlreadyExists(
+            f"external_id: {invoice.external_id!r} was used with another {' and '.join(differs)}; "
+            "repeat with the first arguments, or give another external_id"
+        )
+
+
+def view(api: Api, invoice: StoredInvoice) -> InvoiceView:
+    """The invoice as it is now."""
+    terms = _terms(invoice.payment_request)
+    expires_at = None if terms is None else datetime.fromtimestamp(terms.expires_at_s, tz=UTC)
+    state = _state(api, invoice, expires_at)
+    settlement = api.invoices.settlement(invoice.payment_hash) if state is InvoiceState.SETTLED else None
+    settled_at_ms = None if settlement is None else settlement["settled_at_ms"]
+    return InvoiceView(
+        stored=invoice,
+        state=state,
+        amount_sat=0 if terms is None else terms.amount_msat // MSAT_PER_SAT,
+        memo="" if terms is None else terms.memo,
+        expires_at=expires_at,
+        received_sat=None if settlement is None else settlement["amount_sat"],
+        settled_at=None if settled_at_ms is None else datetime.fromtimestamp(settled_at_ms / 1000, tz=UTC),
+    )
+
+
+def _state(api: Api, invoice: StoredInvoice, expires_at: datetime | None) -> InvoiceState:
+    """Expired means closed only while the node is followed: before that a payment may not be booked yet."""
+    if invoice.paid:
+        return InvoiceState.SETTLED
+    if invoice.completed:
+        return InvoiceState.CLOSED
+    if expires_at is None or api.now() < expires_at + EXPIRY_GRACE:
+        return InvoiceState.OPEN
+    followed = any(status.connected for status in api.node_statuses if status.pubkey == invoice.pubkey)
+    return InvoiceState.CLOSED if followed else InvoiceState.OPEN
+
+
+def _stored(api: Api, payment_hash: PaymentHash) -> StoredInvoice:
+    invoice = api.invoices.get(payment_hash)
+    if invoice is None:
+        raise NotFound(f"payment_hash: there is no invoice {payment_hash}")
+    return invoice
+
+
+def _terms(payment_request: str | None) -> PaymentRequest | None:
+    """What the payment request says; None where another program wrote something else."""
+    try:
+        return None if payment_request is None else decode_payment_request(payment_request)
+    except ValueError:
+        return None
+
+
+def _whole_ms(moment: datetime) -> datetime:
+    """What MongoDB keeps of a time, so that the first answer and later ones are equal."""
+    return moment.replace(microsecond=moment.microsecond // 1000 * 1000)

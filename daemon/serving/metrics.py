@@ -1,0 +1,147 @@
+"""What Prometheus reads: a registry of our own, so that tests and processes do not share one."""
+
+from __future__ import annotations
+
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    GCCollector,
+    Histogram,
+    Info,
+    PlatformCollector,
+    ProcessCollector,
+    generate_latest,
+)
+
+from daemon.domain.cursors import LndCursor
+from daemon.posting.board import Board
+from daemon.serving.status import open_gaps
+
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+
+_LATENCY_BUCKETS_S = (0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
+_COMMIT_BUCKETS_EVENTS = (1, 2, 5, 10, 25, 50, 100, 250)
+"""Up to the bound of one commit."""
+
+
+class PrometheusMetrics:
+    """Implements `daemon.domain.ports.Metrics`, and counts what the API does.
+
+    Labels are bounded: outcomes, causes, configured nodes, methods of our own services, status codes.
+    """
+
+    def __init__(self, *, board: Board, version: str) -> None:
+        self._registry = registry = CollectorRegistry()
+        ProcessCollector(registry=registry)
+        PlatformCollector(registry=registry)
+        GCCollector(registry=registry)
+        Info("tellerd_build", "The running version.", registry=registry).info({"version": version})
+        self._outcomes = Counter(
+            "tellerd_outcomes",
+            "Node events decided and committed; posted_unpriced: credited without a dollar value.",
+            ["outcome"],
+            registry=registry,
+        )
+        self._received = Counter("tellerd_received_satoshis", "What they brought in.", ["outcome"], registry=registry)
+        self._latency = Histogram(
+            "tellerd_settlement_latency_seconds",
+            "From reading a settlement from the node to its commit.",
+            buckets=_LATENCY_BUCKETS_S,
+            registry=registry,
+        )
+        self._commit_events = Histogram(
+            "tellerd_commit_events",
+            "Node events in one commit.",
+            buckets=_COMMIT_BUCKETS_EVENTS,
+            registry=registry,
+        )
+        self._commit_duration = Histogram(
+            "tellerd_commit_duration_seconds",
+            "Reading, deciding and committing one batch.",
+            buckets=_LATENCY_BUCKETS_S,
+            registry=registry,
+        )
+        self._retries = Counter(
+            "tellerd_commit_retries", "Commits tried again, by cause.", ["cause"], registry=registry
+        )
+        self._leader = Gauge("tellerd_leader", "1 while this process holds the lease.", registry=registry)
+        self._node_gauges(registry)
+        Gauge(
+            "tellerd_feed_sequence", "The newest event this process has committed or read.", registry=registry
+        ).set_function(lambda: board.sequence)
+        self._calls = Counter(
+            "tellerd_api_calls",
+            "gRPC calls that ended, by method and status code.",
+            ["method", "code"],
+            registry=registry,
+        )
+        self._call_duration = Histogram(
+            "tellerd_api_call_duration_seconds",
+            "How long calls took, streams left out.",
+            ["method"],
+            buckets=_LATENCY_BUCKETS_S,
+            registry=registry,
+        )
+        self._streams = Gauge("tellerd_api_streams", "Open gRPC streams, by method.", ["method"], registry=registry)
+
+    def _node_gauges(self, registry: CollectorRegistry) -> None:
+        def gauge(name: str, what: str) -> Gauge:
+            return Gauge(name, what, ["node"], registry=registry)
+
+        self._connected = gauge("tellerd_node_connected", "1 while the node's settlements are followed.")
+        self._settle_index = gauge("tellerd_settle_index", "Every settlement up to it is in the books.")
+        self._open_gaps = gauge("tellerd_open_gaps", "Settle indexes above it that are not explained yet.")
+        self._remainder = gauge(
+            "tellerd_remainder_millisatoshis", "What receipts left over below one satoshi, 0 to 999."
+        )
+
+    def settled(self, *, outcome: str, amount_sat: int, latency_s: float | None) -> None:
+        """One node event was decided and committed."""
+        self._outcomes.labels(outcome).inc()
+        if amount_sat:
+            self._received.labels(outcome).inc(amount_sat)
+        if latency_s is not None:
+            self._latency.observe(latency_s)
+
+    def committed(self, *, events: int, duration_s: float) -> None:
+        """One commit."""
+        self._commit_events.observe(events)
+        self._commit_duration.observe(duration_s)
+
+    def retried(self, *, cause: str) -> None:
+        """A commit was tried again."""
+        self._retries.labels(cause).inc()
+
+    def node_connected(self, *, node: str, connected: bool) -> None:
+        """A node's stream stands or fell."""
+        self._connected.labels(node).set(connected)
+
+    def cursor_moved(self, cursor: LndCursor) -> None:
+        """A node's cursor after a commit; before the node is opened it has no name and is not shown."""
+        if cursor.name:
+            self._settle_index.labels(cursor.name).set(cursor.settle_index)
+            self._open_gaps.labels(cursor.name).set(open_gaps(cursor))
+            self._remainder.labels(cursor.name).set(cursor.remainder_msat)
+
+    def leading(self, leading: bool) -> None:
+        """Whether this process holds the lease."""
+        self._leader.set(leading)
+
+    def call_ended(self, *, method: str, code: str, duration_s: float | None) -> None:
+        """A gRPC call ended; `duration_s` is None for streams."""
+        self._calls.labels(method, code).inc()
+        if duration_s is not None:
+            self._call_duration.labels(method).observe(duration_s)
+
+    def stream_opened(self, method: str) -> None:
+        """A gRPC stream began."""
+        self._streams.labels(method).inc()
+
+    def stream_ended(self, method: str) -> None:
+        """It ended."""
+        self._streams.labels(method).dec()
+
+    def page(self) -> bytes:
+        """All of it in Prometheus' text format."""
+        return generate_latest(self._registry)

@@ -1,0 +1,197 @@
+"""A bitcoind on regtest, with a wallet that mines and pays."""
+
+import base64
+import hashlib
+import hmac
+import http.client
+import json
+import secrets
+import shutil
+from decimal import Decimal
+from pathlib import Path
+from typing import Any, Final
+
+from regtest.process import NodeError, NodeProcess, take_port
+
+CONFIGURATION: Final = Path(__file__).with_name("conf") / "bitcoin.conf"
+WALLET: Final = "miner"
+MATURITY_BLOCKS: Final = 101  # the first coinbase can be spent when 100 blocks are above it
+
+READY_S: Final = 60.0
+"""1 s when idle; after SIGKILL it replays blocks."""
+
+RPC_S: Final = 30.0
+"""The slowest call here, mining 101 blocks, takes 0.3 s."""
+
+UNAUTHORIZED: Final = 401
+
+
+class BitcoindRpcError(Exception):
+    """bitcoind refused a call."""
+
+    def __init__(self, method: str, code: int, message: str) -> None:
+        """`code` is bitcoind's own (RPC_…), for instance -5 for an unknown block."""
+        super().__init__(f"{method}: {message} ({code})")
+        self.code = code
+
+
+class Bitcoind:
+    """One bitcoind: its ports, data folder and LND's password stay the same over restarts, its cookie does not."""
+
+    def __init__(self, command: tuple[str, ...], folder: Path, extra_flags: tuple[str, ...] = ()) -> None:
+        """`command` is the program (regtest.binaries.bitcoind()); data and log go into `folder`."""
+        self.folder = folder
+        self.data_folder = folder / "data"
+        self.rpc_port, self.p2p_port = take_port(), take_port()
+        self.zmq_rawblock = f"tcp://127.0.0.1:{take_port()}"
+        self.zmq_rawtx = f"tcp://127.0.0.1:{take_port()}"  # LND refuses the same address for both
+        self.zmq_sequence = f"tcp://127.0.0.1:{take_port()}"
+        self.lnd_password = secrets.token_hex(32)
+        flags = (
+            f"-conf={CONFIGURATION}",
+            f"-datadir={self.data_folder}",
+            f"-bind={self.p2p_address}",
+            "-rpcbind=127.0.0.1",
+            "-rpcallowip=127.0.0.1",
+            f"-rpcport={self.rpc_port}",
+            f"-rpcauth={_salted('lnd', self.lnd_password)}",
+            f"-zmqpubrawblock={self.zmq_rawblock}",
+            f"-zmqpubrawtx={self.zmq_rawtx}",
+            f"-zmqpubsequence={self.zmq_sequence}",
+        )
+        self.process = NodeProcess("bitcoind", (*command, *flags, *extra_flags), folder / "bitcoind.log")
+
+    @property
+    def rpc_address(self) -> str:
+        """host:port of JSON-RPC and REST."""
+        return f"127.0.0.1:{self.rpc_port}"
+
+    @property
+    def rpc_url(self) -> str:
+        """Where JSON-RPC is asked."""
+        return f"http://{self.rpc_address}"
+
+    @property
+    def rest_url(self) -> str:
+        """Where REST is asked, without credentials: `<rest_url>/block/<hash>.bin`."""
+        return f"{self.rpc_url}/rest"
+
+    @property
+    def p2p_address(self) -> str:
+        """host:port for other bitcoinds (`addnode`)."""
+        return f"127.0.0.1:{self.p2p_port}"
+
+    @property
+    def zmq_addresses(self) -> list[str]:
+        """sequence, rawtx, rawblock: each topic on an address of its own."""
+        return [self.zmq_sequence, self.zmq_rawtx, self.zmq_rawblock]
+
+    @property
+    def cookie_file(self) -> Path:
+        """Name and password for JSON-RPC; bitcoind writes a new one at every start."""
+        return self.data_folder / "regtest" / ".cookie"
+
+    def start(self) -> None:
+        """Start it; it is not ready yet (wait_ready)."""
+        self.data_folder.mkdir(parents=True, exist_ok=True)
+        self.process.start()
+
+    def wait_ready(self, timeout_s: float = READY_S) -> None:
+        """Return when it answers and its wallet is loaded (made at the first start). NodeError if not in time."""
+        self.process.wait_until(self._answers, "answering RPC", timeout_s)
+        if WALLET not in self.rpc("listwallets"):
+            self.rpc("createwallet", WALLET, False, False, "", False, True, True)  # the last: load it at every start
+
+    def stop(self) -> None:
+        """SIGTERM: a clean end."""
+        self.process.stop()
+
+    def kill(self) -> None:
+        """SIGKILL: it comes back with a lower tip, what it had not flushed is gone."""
+        self.process.kill()
+
+    def pause(self) -> None:
+        """SIGSTOP: it hangs."""
+        self.process.pause()
+
+    def resume(self) -> None:
+        """SIGCONT."""
+        self.process.resume()
+
+    def restart(self) -> None:
+        """Stop, start with the same data on the same ports, and wait until ready.
+
+        LND takes some seconds to subscribe again and misses a block mined before that: see Stack.rejoin_chain().
+        """
+        self.stop()
+        self.start()
+        self.wait_ready()
+
+    def wipe(self) -> None:
+        """Replace it by one with an empty chain at the same address, ready. LND cannot follow that."""
+        self.kill()
+        shutil.rmtree(self.data_folder)
+        self.start()
+        self.wait_ready()
+
+    def rpc(self, method: str, *params: object, timeout_s: float = RPC_S) -> Any:
+        """One JSON-RPC call with the cookie; numbers with a fraction (amounts in BTC) come as Decimal.
+
+        BitcoindRpcError when bitcoind refuses; NodeError or OSError when it cannot be asked. Never retried.
+        """
+        body = json.dumps({"jsonrpc": "2.0", "id": 1, "method": method, "params": params}, default=str)
+        connection = http.client.HTTPConnection("127.0.0.1", self.rpc_port, timeout=timeout_s)
+        try:
+            credentials = base64.b64encode(self.cookie_file.read_bytes()).decode()
+            headers = {"Authorization": f"Basic {credentials}", "Content-Type": "application/json"}
+            connection.request("POST", "/", body, headers)
+            response = connection.getresponse()
+            payload = response.read()
+        except http.client.HTTPException as failure:
+            raise NodeError(f"bitcoind: {method}: {failure!r}") from failure
+        finally:
+            connection.close()
+        if response.status == UNAUTHORIZED:
+            raise NodeError("bitcoind: the cookie is of another start")
+        return _result(method, response.status, payload)
+
+    def mine(self, blocks: int, address: str | None = None) -> list[str]:
+        """Mine blocks to `address`, by default to the wallet; returns their hashes, the newest last."""
+        hashes: list[str] = self.rpc("generatetoaddress", blocks, address or self.new_address())
+        return hashes
+
+    def new_address(self) -> str:
+        """A fresh address (P2WPKH) of the wallet."""
+        return str(self.rpc("getnewaddress"))
+
+    def send(self, address: str, amount_sat: int) -> str:
+        """Pay from the wallet; returns the txid. It is in the mempool, mine() confirms it."""
+        return str(self.rpc("sendtoaddress", address, f"{Decimal(amount_sat).scaleb(-8):.8f}"))
+
+    def height(self) -> int:
+        """The height of the tip."""
+        return int(self.rpc("getblockcount"))
+
+    def _answers(self) -> bool:
+        try:
+            self.rpc("getblockchaininfo")
+        except BitcoindRpcError as warming_up:  # -28 while it loads
+            raise NodeError(str(warming_up)) from warming_up
+        return True
+
+
+def _result(method: str, status: int, payload: bytes) -> Any:
+    """The result in a JSON-RPC answer; whatever is not one (503 with plain text: overload, shutdown) is NodeError."""
+    try:
+        answer = json.loads(payload, parse_float=Decimal)
+    except ValueError as failure:
+        raise NodeError(f"bitcoind: {method}: HTTP {status} {payload[:200]!r}") from failure
+    if error := answer.get("error"):
+        raise BitcoindRpcError(method, error["code"], error["message"])
+    return answer["result"]
+
+
+def _salted(user: str, password: str) -> str:
+    """The value of -rpcauth: a salted hash, which may stand on a command line."""
+    salt = secrets.token_hex(16)
+    return f"{user}:{salt}${hmac.new(salt.encode(), password.encode(), hashlib.sha256).hexdigest()}"

@@ -1,0 +1,112 @@
+"""A mongod: a replica set of one node, which is the smallest that has transactions and change streams."""
+
+import shutil
+from pathlib import Path
+from typing import Final
+
+from pymongo import MongoClient
+from pymongo.errors import OperationFailure, PyMongoError
+
+from regtest.process import NodeError, NodeProcess, take_port
+
+CONFIGURATION: Final = Path(__file__).with_name("conf") / "mongod.conf"
+REPLICA_SET: Final = "rs0"
+ALREADY_INITIALIZED: Final = 23  # MongoDB's error code
+
+READY_S: Final = 60.0
+"""2 s when idle; recovery after SIGKILL and a disk that others use take most of the rest."""
+
+PROBE_MS: Final = 1_000
+"""One readiness probe: a mongod that is up answers in milliseconds."""
+
+
+class Mongod:
+    """One mongod, on one port, with one data folder: both stay the same over restarts."""
+
+    def __init__(self, command: tuple[str, ...], folder: Path) -> None:
+        """`command` is the program (regtest.binaries.mongod()); data and log go into `folder`."""
+        self.folder = folder
+        self.data_folder = folder / "data"
+        self.port = take_port()
+        flags = (
+            f"--config={CONFIGURATION}",
+            "--bind_ip=127.0.0.1",
+            f"--port={self.port}",
+            f"--dbpath={self.data_folder}",
+        )
+        self.process = NodeProcess("mongod", (*command, *flags), folder / "mongod.log")
+
+    @property
+    def address(self) -> str:
+        """host:port."""
+        return f"127.0.0.1:{self.port}"
+
+    @property
+    def url(self) -> str:
+        """What a driver connects to."""
+        return f"mongodb://{self.address}/?replicaSet={REPLICA_SET}"
+
+    def start(self) -> None:
+        """Start it; it is not ready yet (wait_ready)."""
+        self.data_folder.mkdir(parents=True, exist_ok=True)
+        self.process.start()
+
+    def wait_ready(self, timeout_s: float = READY_S) -> None:
+        """Return when it is a writable primary; makes the replica set at the first start. NodeError if not in time."""
+        self.process.wait_until(self._is_primary, "a writable primary", timeout_s)
+
+    def stop(self) -> None:
+        """SIGTERM: a clean end."""
+        self.process.stop()
+
+    def kill(self) -> None:
+        """SIGKILL: what was acknowledged with j:true is still there after the next start."""
+        self.process.kill()
+
+    def pause(self) -> None:
+        """SIGSTOP: it hangs."""
+        self.process.pause()
+
+    def resume(self) -> None:
+        """SIGCONT."""
+        self.process.resume()
+
+    def restart(self) -> None:
+        """Stop, start with the same data on the same port, and wait until ready."""
+        self.stop()
+        self.start()
+        self.wait_ready()
+
+    def wipe(self) -> None:
+        """Replace it by an empty one at the same address, ready."""
+        self.kill()
+        shutil.rmtree(self.data_folder)
+        self.start()
+        self.wait_ready()
+
+    def _is_primary(self) -> bool:
+        """One probe; NodeError says why not yet."""
+        client: MongoClient[dict[str, object]] = MongoClient(
+            self.address,
+            directConnection=True,
+            serverSelectionTimeoutMS=PROBE_MS,
+            connectTimeoutMS=PROBE_MS,
+            socketTimeoutMS=10 * PROBE_MS,  # replSetInitiate writes and syncs
+        )
+        try:
+            hello = client.admin.command("hello")
+            if hello.get("isreplicaset"):
+                self._initiate(client)
+            return bool(hello.get("isWritablePrimary"))
+        except PyMongoError as not_yet:
+            raise NodeError(str(not_yet)) from not_yet
+        finally:
+            client.close()
+
+    def _initiate(self, client: MongoClient[dict[str, object]]) -> None:
+        members = [{"_id": 0, "host": self.address}]
+        try:
+            client.admin.command("replSetInitiate", {"_id": REPLICA_SET, "members": members})
+        except OperationFailure as failure:
+            if failure.code != ALREADY_INITIALIZED:  # read from disk, on its way to primary
+                raise

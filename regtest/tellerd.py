@@ -1,0 +1,150 @@
+"""tellerd itself as a process, and a client of its gRPC API: for the demo and the tests."""
+
+import http.client
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Final, Self
+
+import grpc
+
+from adapters.grpc_api._pb.tellerd.v1 import (
+    admin_pb2_grpc,
+    event_pb2_grpc,
+    invoice_pb2,
+    invoice_pb2_grpc,
+    ledger_pb2,
+    ledger_pb2_grpc,
+    wallet_pb2,
+    wallet_pb2_grpc,
+)
+from regtest.process import NodeError, NodeProcess
+
+READY_S: Final = 60.0
+"""2 s when idle; a takeover waits for the former leader's lease of 5 s, LND's start takes 4 s."""
+
+CALL_S: Final = 20.0
+"""One call of the client: tellerd's own deadlines towards LND and MongoDB are shorter."""
+
+RUN: Final = (sys.executable, "-m", "daemon")
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What the HTTP port said."""
+
+    status: int
+    text: str
+
+
+class Tellerd:
+    """One tellerd, started with `tellerd run --config FILE`; ports as in the file."""
+
+    def __init__(self, config_file: Path, *, api: str, http_address: str, name: str = "tellerd") -> None:
+        """`api` and `http_address` are host:port of the two listeners."""
+        self.config_file = config_file
+        self.api = api
+        self.http_address = http_address
+        command = (*RUN, "run", "--config", str(config_file))
+        self.process = NodeProcess(name, command, config_file.with_name(f"{name}.log"))
+
+    def start(self) -> None:
+        """Start it; it is not ready yet."""
+        self.process.start()
+
+    def wait_ready(self, timeout_s: float = READY_S) -> None:
+        """Return when /readyz says that it leads and serves; NodeError if not in time."""
+        self.process.wait_until(lambda: self.get("/readyz").status == 200, "ready", timeout_s)
+
+    def get(self, path: str) -> Answer:
+        """One GET on the HTTP port; OSError if nobody answers."""
+        connection = http.client.HTTPConnection(self.http_address, timeout=CALL_S)
+        try:
+            connection.request("GET", path)
+            response = connection.getresponse()
+            return Answer(response.status, response.read().decode())
+        except http.client.HTTPException as broken:
+            raise NodeError(f"GET {path}: {broken!r}") from broken
+        finally:
+            connection.close()
+
+    def client(self) -> "Client":
+        """A client of the API; close it or use it in a `with`."""
+        return Client(self.api)
+
+    def __enter__(self) -> Self:
+        self.start()
+        try:
+            self.wait_ready()
+        except BaseException:
+            self.process.kill()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.process.stop()
+
+
+class Client:
+    """The API's services over one connection, and short forms of the calls that are made most."""
+
+    def __init__(self, api: str) -> None:
+        self._connection = grpc.insecure_channel(api)
+        self.wallets = wallet_pb2_grpc.WalletServiceStub(self._connection)
+        self.invoices = invoice_pb2_grpc.InvoiceServiceStub(self._connection)
+        self.ledger = ledger_pb2_grpc.LedgerServiceStub(self._connection)
+        self.events = event_pb2_grpc.EventServiceStub(self._connection)
+        self.admin = admin_pb2_grpc.AdminServiceStub(self._connection)
+
+    def create_wallet(self, external_id: str) -> str:
+        """A BTC wallet in an account of its own; returns its id."""
+        request = wallet_pb2.CreateWalletRequest(currency=wallet_pb2.CURRENCY_BTC, external_id=external_id)
+        return self.wallets.CreateWallet(request, timeout=CALL_S).wallet.wallet_id
+
+    def create_invoice(
+        self, wallet_id: str, amount_sat: int, *, memo: str = "", external_id: str = ""
+    ) -> invoice_pb2.Invoice:
+        """An invoice over a fixed amount."""
+        request = invoice_pb2.CreateInvoiceRequest(
+            wallet_id=wallet_id, amount_sat=amount_sat, memo=memo, external_id=external_id
+        )
+        return self.invoices.CreateInvoice(request, timeout=CALL_S).invoice
+
+    def invoice(self, payment_hash: str) -> invoice_pb2.Invoice:
+        """The invoice as tellerd has it now."""
+        request = invoice_pb2.GetInvoiceRequest(payment_hash=payment_hash)
+        return self.invoices.GetInvoice(request, timeout=CALL_S).invoice
+
+    def balance_sat(self, wallet_id: str) -> int:
+        """A BTC wallet's balance."""
+        request = ledger_pb2.GetBalanceRequest(wallet_id=wallet_id)
+        return self.ledger.GetBalance(request, timeout=CALL_S).balance_sat
+
+    def trial_balance(self) -> tuple[Sequence[ledger_pb2.TrialBalanceRow], dict[str, int]]:
+        """All accounts' rows, and the total per currency."""
+        rows: list[ledger_pb2.TrialBalanceRow] = []
+        token = ""
+        while True:
+            request = ledger_pb2.TrialBalanceRequest(page_size=1000, page_token=token)
+            answer = self.ledger.TrialBalance(request, timeout=CALL_S)
+            rows += answer.rows
+            token = answer.next_page_token
+            if not token:
+                totals = {wallet_pb2.Currency.Name(total.currency): total.balance for total in answer.totals}
+                return rows, totals
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._connection.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()

@@ -1,0 +1,1 @@
+"""Tests: fast ones first; helpers never start with `test_`."""

@@ -1,0 +1,1 @@
+"""End to end: a real mongod, bitcoind and two LNDs, and tellerd as a process of its own."""

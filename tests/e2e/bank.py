@@ -1,0 +1,210 @@
+"""A bank under test: tellerd on the real nodes with a database of its own, and what must hold of its books."""
+
+from __future__ import annotations
+
+import subprocess
+import time
+import uuid
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from bson import ObjectId
+from pymongo import MongoClient
+
+from adapters.grpc_api._pb.tellerd.v1 import event_pb2, invoice_pb2
+from adapters.mongo.collections import CURSORS, INVOICES, JOURNALS, KEYS, LEGS, OUTBOX, WALLETS
+from regtest.lnd_rest import Payment
+from regtest.process import take_port
+from regtest.stack import Stack
+from regtest.tellerd import RUN, Client, Tellerd
+
+SETTLED_S = 30.0
+"""From a payer's success to the books: milliseconds; a restarted daemon or node takes seconds."""
+
+
+def wait_for(condition: Callable[[], bool], what: str, timeout_s: float = SETTLED_S) -> None:
+    """Returns when the condition holds; fails the test if it does not within the bound."""
+    give_up_at = time.monotonic() + timeout_s
+    while not condition():
+        if time.monotonic() > give_up_at:
+            raise AssertionError(f"not within {timeout_s:.0f} s: {what}")
+        time.sleep(0.05)
+
+
+class Bank:
+    """One tellerd (and standbys, if asked for) on a stack, in a fresh database."""
+
+    def __init__(self, stack: Stack, folder: Path) -> None:
+        self.stack = stack
+        self.folder = folder
+        self.database = f"bank_{uuid.uuid4().hex[:12]}"
+        self.db = MongoClient[dict[str, Any]](stack.mongod.url, tz_aware=True)[self.database]
+        self.tellerd = self.daemon("tellerd")
+        self._daemons = [self.tellerd]
+
+    def daemon(self, name: str, *, settings: str = "", mongo_url: str = "") -> Tellerd:
+        """A daemon of this bank that was not started yet; ports of its own."""
+        api, http = take_port(), take_port()
+        config = self.stack.tellerd_config(
+            self.folder / name, database=self.database, api_port=api, http_port=http, extra=settings
+        )
+        if mongo_url:
+            config.write_text(config.read_text().replace(self.stack.mongod.url, mongo_url))
+        return Tellerd(config, api=f"127.0.0.1:{api}", http_address=f"127.0.0.1:{http}", name=name)
+
+    def standby(self, name: str) -> Tellerd:
+        """A second daemon, stopped with the bank."""
+        daemon = self.daemon(name)
+        self._daemons.append(daemon)
+        return daemon
+
+    def open(self) -> None:
+        """Initialises the database and starts tellerd, until the opening balance is booked."""
+        self.command("init")
+        self.tellerd.start()
+        self.tellerd.wait_ready()
+        self.wait_opened()
+
+    def wait_opened(self) -> None:
+        """Returns when the node's opening balance is booked."""
+        wait_for(
+            lambda: self.db[CURSORS].find_one({"name": "lnd1", "opening_index": {"$ne": None}}) is not None,
+            "the opening balance is booked",
+        )
+
+    def close(self) -> None:
+        """Ends the daemons and forgets the database."""
+        for daemon in self._daemons:
+            daemon.process.stop()
+        self.db.client.drop_database(self.database)
+        self.db.client.close()
+
+    def command(self, *arguments: str, expect: int | None = 0) -> str:
+        """Runs `tellerd <arguments> --config FILE`; returns what it printed. `expect` is its exit code."""
+        command = [*RUN, *arguments, "--config", str(self.tellerd.config_file)]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+        output = done.stdout + done.stderr
+        assert expect is None or done.returncode == expect, f"{arguments}: exit {done.returncode}\n{output}"
+        return output
+
+    # --- what people do ---------------------------------------------------------------------------------
+
+    def invoices(self, client: Client, wallet_id: str, amounts_sat: Iterable[int]) -> list[invoice_pb2.Invoice]:
+        """One invoice per amount."""
+        return [client.create_invoice(wallet_id, amount_sat) for amount_sat in amounts_sat]
+
+    def pay(self, invoices: Sequence[invoice_pb2.Invoice], *, in_flight: int = 10) -> None:
+        """The payer pays all; every payment must succeed."""
+        payments = self.stack.pay_many([invoice.payment_request for invoice in invoices], in_flight)
+        failed = [payment for payment in payments if not payment.succeeded]
+        assert not failed, failed
+
+    def start_paying(self, invoices: Sequence[invoice_pb2.Invoice], *, in_flight: int = 4) -> Future[list[Payment]]:
+        """The payer pays in the background."""
+        pool = ThreadPoolExecutor(1)
+        requests = [invoice.payment_request for invoice in invoices]
+        return pool.submit(lambda: self.stack.pay_many(requests, in_flight))
+
+    # --- what another program does -------------------------------------------------------------------------
+
+    def write_invoice_document(self, payment_hash: str, wallet_id: str) -> None:
+        """An `invoiceusers` document as Blink's core writes it, without what tellerd would add."""
+        wallet = self.db[WALLETS].find_one({"id": wallet_id})
+        assert wallet is not None
+        document = {
+            "_id": payment_hash,
+            "walletId": wallet_id,
+            "accountId": wallet["accountId"],
+            "secret": "00" * 32,
+            "currency": "BTC",
+            "timestamp": datetime.now(UTC),
+            "selfGenerated": True,
+            "pubkey": self.stack.lnd.pubkey,
+            "paid": False,
+            "processingCompleted": False,
+            "externalId": payment_hash,
+            "__v": 0,
+        }
+        self.db[INVOICES].insert_one(document)
+
+    def write_transfer(self, sender: str, recipient: str, amount_sat: int) -> None:
+        """A transfer between wallets in the order in which medici writes: legs, then the journal."""
+        journal, now = ObjectId(), datetime.now(UTC)
+        common = {
+            "_journal": journal,
+            "book": "MainBook",
+            "datetime": now,
+            "timestamp": now,
+            "memo": "",
+            "type": "on_us",
+        }
+        sides = ((sender, amount_sat, 0), (recipient, 0, amount_sat))
+        legs = [
+            {
+                **common,
+                "account_path": ["Liabilities", wallet],
+                "accounts": f"Liabilities:{wallet}",
+                "currency": "BTC",
+                "debit": debit,
+                "credit": credit,
+            }
+            for wallet, debit, credit in sides
+        ]
+        self.db.command("insert", LEGS, documents=legs)
+        ids = [leg["_id"] for leg in self.db[LEGS].find({"_journal": journal})]
+        self.db[JOURNALS].insert_one(
+            {"_id": journal, "datetime": now, "memo": "", "_transactions": ids, "book": "MainBook"}
+        )
+
+    # --- what must hold ---------------------------------------------------------------------------------
+
+    def wait_balance(self, wallet_id: str, balance_sat: int, *, through: Tellerd | None = None) -> None:
+        """Returns when GetBalance says so, exactly."""
+        with (through or self.tellerd).client() as client:
+            wait_for(lambda: client.balance_sat(wallet_id) >= balance_sat, f"balance {balance_sat} of {wallet_id}")
+            assert client.balance_sat(wallet_id) == balance_sat
+
+    def check_books(self, *, through: Tellerd | None = None) -> None:
+        """Trial balance zero, books equal to the node to the msat, feed gapless, once each, and `verify` content."""
+        with (through or self.tellerd).client() as client:
+            rows, totals = client.trial_balance()
+            assert totals == {} or set(totals.values()) == {0}, totals
+            lightning_sat = -sum(row.balance for row in rows if row.account == "Assets:Reserve:Lightning")
+        cursor = self.db[CURSORS].find_one({"_id": f"lnd:{self.stack.lnd.pubkey}"})
+        assert cursor is not None
+        books_msat = lightning_sat * 1000 + cursor["remainder_msat"]
+        assert books_msat == self.node_msat(), "books and node differ"
+        self.check_feed()
+        self.command("verify")
+
+    def node_msat(self) -> int:
+        """What our LND holds in its channels: all of them were opened by the payer, so no fee is ours."""
+        balance = self.stack.lnd.call("GET", "/v1/balance/channels")
+        return int(balance["local_balance"]["msat"])
+
+    def check_feed(self) -> None:
+        """The feed's numbers have no gap, and no event, key or journal is there twice."""
+        rows = list(self.db[OUTBOX].find().sort("_id", 1))
+        assert [row["_id"] for row in rows] == list(range(1, len(rows) + 1)), "the feed has gaps"
+        ids = [row["id"] for row in rows]
+        assert len(ids) == len(set(ids)), "an event is told twice"
+        hashes = [leg["hash"] for leg in self.db[LEGS].find({"type": "invoice", "credit": {"$gt": 0}})]
+        assert len(hashes) == len(set(hashes)), "an invoice is credited twice"
+        assert self.db[JOURNALS].count_documents({}) * 2 == self.db[LEGS].count_documents({})
+        assert self.db[KEYS].count_documents({"_id": {"$regex": "^ln:"}}) <= len(rows)
+
+    def feed(self, *, after_sequence: int, count: int, types: Sequence[str] = ()) -> list[event_pb2.Event]:
+        """The next events, through the API."""
+        request = event_pb2.SubscribeRequest(after_sequence=after_sequence, types=types)
+        found: list[event_pb2.Event] = []
+        with self.tellerd.client() as client:
+            stream = client.events.Subscribe(request, timeout=SETTLED_S)
+            for answer in stream:
+                found.append(answer.event)
+                if len(found) == count:
+                    stream.cancel()
+                    break
+        return found

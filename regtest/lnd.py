@@ -93,10 +93,12 @@ class Lnd(LndRest):
     def stop(self) -> None:
         """SIGTERM: a clean end."""
         self.process.stop()
+        self.forget_connections()
 
     def kill(self) -> None:
         """SIGKILL: LND may then fail back HTLCs of invoices that it calls settled."""
         self.process.kill()
+        self.forget_connections()
 
     def pause(self) -> None:
         """SIGSTOP: it hangs."""

@@ -204,7 +204,6 @@ async def _lead_until_stopped(teller: Teller, grpc_server: GrpcServer) -> None:
             with turn:
                 fence = await teller.leadership.wait_acquired()
                 await _lead_once(teller, fence, stopping)
-        nursery.cancel_scope.cancel("stopped")
 
 
 async def _lead_once(teller: Teller, fence: int, stopping: trio.Event) -> None:
@@ -300,12 +299,11 @@ async def _on_signal(stopping: trio.Event, turn: trio.CancelScope, teller: Telle
             log.info("process.stopping", signal=signal.Signals(number).name)
             was_leading = teller.gate.is_open
             teller.gate.drain()
-            await trio.to_thread.run_sync(
-                partial(grpc_server.stop, grace_s=teller.config.posting.drain_s), abandon_on_cancel=True
-            )
             stopping.set()
             if not was_leading:
                 turn.cancel("stopping as standby")
+            # Calls under way end while posting drains: they need the database and the nodes, not the pipeline.
+            await trio.to_thread.run_sync(partial(grpc_server.stop, grace_s=teller.config.posting.drain_s))
             return
 
 

@@ -33,6 +33,7 @@ from pydantic import (
 from pydantic_core import ErrorDetails
 
 from daemon.domain.errors import TellerdError
+from daemon.domain.money import Price
 
 ENVIRONMENT_PREFIX = "TELLERD_"
 _SECRET_KEYS = frozenset({"url", "rpc_url"})
@@ -73,16 +74,16 @@ def _number(value: object) -> object:
     raise ValueError("give a number")
 
 
-def _decimal(value: object) -> Decimal:
+def _usd_per_btc(value: object) -> Decimal:
     if isinstance(value, str | int | float) and not isinstance(value, bool):
         try:
             number = Decimal(str(value))
-        except InvalidOperation:
+            Price.from_usd_per_btc(number)
+        except (InvalidOperation, ValueError):
             pass
         else:
-            if number.is_finite() and number > 0:
-                return number
-    raise ValueError('give a number above zero, for example "60000.00"')
+            return number
+    raise ValueError('give dollars per bitcoin, for example "60000.00"')
 
 
 def _path(value: object, info: ValidationInfo) -> Path:
@@ -141,7 +142,7 @@ def _loopback(address: Address) -> Address:
 Flag = Annotated[bool, BeforeValidator(_flag)]
 Number = Annotated[float, BeforeValidator(_number)]
 Whole = Annotated[int, BeforeValidator(_number)]
-UsdPerBtc = Annotated[Decimal, PlainValidator(_decimal)]
+UsdPerBtc = Annotated[Decimal, PlainValidator(_usd_per_btc)]
 AnyPath = Annotated[Path, PlainValidator(_path)]
 ExistingFile = Annotated[Path, PlainValidator(_path), AfterValidator(_existing)]
 Listen = Annotated[Address, PlainValidator(_address)]

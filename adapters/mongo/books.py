@@ -38,7 +38,7 @@ class MongoBooks:
         self._posting = posting
         self._leases = leases
         self._writer_id = writer_id
-        self._facts = FactsReader(db)
+        self._facts = FactsReader(db, writer_id)
         self._one_commit = threading.Lock()
 
     @property

@@ -9,9 +9,10 @@ from pymongo.database import Database
 from adapters.mongo import collections as names
 from adapters.mongo.documents import Document, cursor_from, head_from, suspense_from
 from adapters.mongo.errors import mapped
+from adapters.mongo.snapshots import not_made_by
 from daemon.domain.books import Expectation, Facts, Wanted
 from daemon.domain.errors import InvariantViolation
-from daemon.domain.identifiers import AccountId, PaymentHash, WalletId
+from daemon.domain.identifiers import AccountId, NodePubkey, PaymentHash, WalletId
 from daemon.domain.money import Currency
 
 _MAX_WALLETS_CACHED = 200_000
@@ -23,14 +24,15 @@ _KIND = "kind"
 class FactsReader:
     """Reads facts; keeps wallets' currencies, which never change."""
 
-    def __init__(self, db: Database[Document]) -> None:
+    def __init__(self, db: Database[Document], writer_id: bytes) -> None:
         self._db = db
+        self._writer_id = writer_id
         self._currencies: dict[str, Currency] = {}
 
     def read(self, wanted: Wanted) -> Facts:
         """The facts; the head first, so that what is read after it is at least as new."""
         with mapped("reading facts"):
-            return self._facts(list(self._db[names.HEAD].aggregate(_pipeline(wanted))))
+            return self._facts(list(self._db[names.HEAD].aggregate(_pipeline(wanted, self._writer_id))))
 
     def _facts(self, documents: list[Document]) -> Facts:
         by_kind: dict[str, list[Document]] = {}
@@ -72,11 +74,12 @@ class FactsReader:
             wallet_currency=self._currencies.get(document.get("walletId", "")),
             cents=document.get("cents"),
             paid=bool(document.get("paid")),
+            pubkey=NodePubkey(document["pubkey"]) if document.get("pubkey") else None,
             preimage=document.get("secret"),
         )
 
 
-def _pipeline(wanted: Wanted) -> list[Document]:
+def _pipeline(wanted: Wanted, writer_id: bytes) -> list[Document]:
     stages: list[Document] = [{"$match": {"_id": "head"}}, {"$set": {_KIND: "head"}}]
 
     def union(collection: str, kind: str, match: Document, project: Document | None = None) -> None:
@@ -92,7 +95,9 @@ def _pipeline(wanted: Wanted) -> list[Document]:
         union(names.SUSPENSE, "suspense", {"_id": {"$in": keys}})
     if hashes:
         union(names.INVOICES, "invoice", {"_id": {"$in": hashes}}, {"paymentRequest": 0})
-        union(names.LEGS, "leg", {"hash": {"$in": hashes}, "type": "invoice"}, {"hash": 1})
+        # Ours are told by their keys: the same hash, paid on another node, is money of its own.
+        elsewhere = {"hash": {"$in": hashes}, "type": "invoice", **not_made_by(writer_id, "$_journal")}
+        union(names.LEGS, "leg", elsewhere, {"hash": 1})
     if wanted.pubkeys:
         union(names.CURSORS, "cursor", {"_id": {"$in": [f"lnd:{pubkey}" for pubkey in wanted.pubkeys]}})
     return stages

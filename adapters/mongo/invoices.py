@@ -13,7 +13,7 @@ from pymongo.database import Database
 from adapters.mongo import collections as names
 from adapters.mongo.documents import Document, milliseconds
 from adapters.mongo.errors import mapped
-from daemon.domain.errors import AlreadyExists
+from daemon.domain.errors import AlreadyExists, BadInput
 from daemon.domain.identifiers import (
     AccountId,
     NodePubkey,
@@ -24,6 +24,9 @@ from daemon.domain.identifiers import (
 )
 from daemon.domain.money import Currency
 from daemon.domain.ports import OpenInvoice, StoredInvoice
+
+_MAX_MS_DIGITS = 14
+"""Unix milliseconds up to the year 5138."""
 
 _WAITING = {"paid": False, "processingCompleted": False}
 
@@ -141,6 +144,8 @@ class MongoOpenInvoices:
 
 def _older_than(token: str) -> Document:
     at_ms, _, payment_hash = token.partition(":")
+    if not at_ms.isdecimal() or len(at_ms) > _MAX_MS_DIGITS:
+        raise BadInput(field="page_token", value=token, remedy="use next_page_token of the page before")
     at = DatetimeMS(int(at_ms))
     return {"$or": [{"timestamp": {"$lt": at}}, {"timestamp": at, "_id": {"$lt": payment_hash}}]}
 

@@ -52,12 +52,12 @@ class MongoLeases:
         query = {"_id": "lease", "$expr": {"$or": [_EXPIRED, {"$eq": ["$holder", holder]}]}}
         return self._db[names.LEASE].find_one(query, {"_id": 1}) is None
 
-    def _end_session(self, session: Binary | None) -> None:
+    def _end_session(self, session: UUID | None) -> None:
         """Ends the former holder's session: a transaction left open would hold the head for a minute."""
         if session is None:
             return
         try:
-            self._db.client.admin.command({"killSessions": [{"id": session}]})
+            self._db.client.admin.command({"killSessions": [{"id": Binary.from_uuid(session)}]})
         except errors.OperationFailure as refusal:
             # Without the right to end sessions the takeover waits until the server times the transaction out.
             log.warning("lease.session_not_ended", cause=str(refusal), remedy="grant killAnySession")

@@ -22,6 +22,7 @@ from adapters.mongo.ledger import MongoLedger
 from adapters.mongo.sessions import PostingSession
 from adapters.mongo.wallets import MongoWallets
 from daemon.domain.errors import BadInput
+from daemon.domain.ports import StoreInfo
 
 _SERVER_SELECTION_MS = 3_000
 """How long a call looks for a primary before it says Unavailable; the callers wait and try again."""
@@ -74,10 +75,17 @@ class MongoStore:
             ) from None
         return cls(client, database)
 
-    def ping(self) -> None:
-        """Raises Unavailable unless a primary answers."""
-        with mapped("ping"):
-            self.client.admin.command("ping")
+    @property
+    def database(self) -> str:
+        """The database's name."""
+        return self.db.name
+
+    def probe(self) -> StoreInfo:
+        """See `daemon.domain.ports.StoreProbe`."""
+        with mapped("probe"):
+            hello = self.client.admin.command("hello")
+            build = self.client.admin.command("buildInfo")
+        return StoreInfo(replica_set=hello.get("setName", ""), version=build["version"])
 
     def init(self) -> list[str]:
         """`tellerd init`; see `adapters.mongo.schema`."""

@@ -15,7 +15,7 @@ from adapters.mongo import collections as names
 from adapters.mongo.documents import Document
 from adapters.mongo.errors import DUPLICATE_KEY, mapped
 from adapters.mongo.schema import account_document, wallet_document
-from daemon.domain.errors import AlreadyExists, Conflict, NotFound
+from daemon.domain.errors import AlreadyExists, BadInput, Conflict, NotFound
 from daemon.domain.identifiers import AccountId, WalletId
 from daemon.domain.money import Currency
 from daemon.domain.ports import Wallet
@@ -85,6 +85,8 @@ class MongoWallets:
         """See the port; the token is the last document's `_id`."""
         query: dict[str, Any] = {} if account_id is None else {"accountId": account_id}
         if after is not None:
+            if not ObjectId.is_valid(after):
+                raise BadInput(field="page_token", value=after, remedy="use next_page_token of the page before")
             query["_id"] = {"$gt": ObjectId(after)}
         with mapped("listing wallets"):
             found = list(self._db[names.WALLETS].find(query).sort("_id", 1).limit(limit + 1))

@@ -9,6 +9,7 @@ import urllib.request
 from collections.abc import Callable
 from decimal import Decimal, InvalidOperation
 from http.client import HTTPException
+from urllib.error import HTTPError
 
 import structlog
 import trio
@@ -89,6 +90,9 @@ class HttpJsonPrice:
             # The configuration lets http and https through only.
             with urllib.request.urlopen(request, timeout=FETCH_TIMEOUT_S) as response:  # noqa: S310
                 body: bytes = response.read(_MAX_BODY_BYTES + 1)
+        except HTTPError as answer:
+            answer.close()
+            raise PriceUnreadable(f"the service answered with status {answer.code}") from None
         except (OSError, HTTPException) as problem:
             raise PriceUnreadable(f"request failed: {type(problem).__name__}") from None
         if len(body) > _MAX_BODY_BYTES:
@@ -111,5 +115,5 @@ def read_price(body: bytes, json_path: str) -> Price:
         raise PriceUnreadable(f"no number at {json_path}")
     try:
         return Price.from_usd_per_btc(Decimal(value))
-    except (InvalidOperation, ValueError, OverflowError):
-        raise PriceUnreadable(f"no price above zero at {json_path}") from None
+    except (InvalidOperation, ValueError):
+        raise PriceUnreadable(f"no price within bounds at {json_path}") from None

@@ -34,6 +34,10 @@ def divide_half_down(numerator: int, denominator: int) -> int:
     return quotient + 1 if 2 * rest > denominator else quotient
 
 
+MIN_USD_PER_BTC, MAX_USD_PER_BTC = Decimal("0.01"), Decimal(10**9)
+"""A price beyond these is a mistake; above them, all bitcoin would be more cents than 64 bits hold."""
+
+
 @dataclass(frozen=True, slots=True)
 class Price:
     """Cents per bitcoin at one moment, as an integer in millionths of a cent."""
@@ -42,9 +46,9 @@ class Price:
 
     @classmethod
     def from_usd_per_btc(cls, usd_per_btc: Decimal) -> Price:
-        """From dollars per bitcoin; raises ValueError unless finite and above zero."""
-        if not usd_per_btc.is_finite() or usd_per_btc <= 0:
-            raise ValueError(f"a price must be above zero, got {usd_per_btc}")
+        """From dollars per bitcoin; raises ValueError unless it is a number within the bounds."""
+        if not usd_per_btc.is_finite() or not MIN_USD_PER_BTC <= usd_per_btc <= MAX_USD_PER_BTC:
+            raise ValueError(f"a price must be {MIN_USD_PER_BTC} to {MAX_USD_PER_BTC}, got {usd_per_btc}")
         return cls(int((usd_per_btc * 100 * _PRICE_SCALE).to_integral_value()))
 
     def cents(self, *, amount_sat: int) -> int:

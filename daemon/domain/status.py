@@ -13,12 +13,13 @@ class NodeStatus:
     """Written by the node's follower in the Trio thread, read from API threads one field at a time.
 
     `pubkey` is None until the node was reached; `connected` says that it answers and that its
-    settlements are followed; `state` and `last_error` are for people to read.
+    settlements are followed, `connected_since` since when; `state` and `last_error` are for people to read.
     """
 
     name: str
     pubkey: NodePubkey | None = None
     connected: bool = False
+    connected_since: datetime | None = None
     state: str = "starting"
     last_event_at: datetime | None = None
     last_error: str = ""

@@ -80,6 +80,7 @@ class LightningFollower:
                 log.warning("lightning.other_node", node=self.node.name, was=self.status.pubkey)
         finally:
             self.status.connected = False
+            self.status.state = "stopped"
             self.metrics.node_connected(node=self.node.name, connected=False)
 
     def show(self, state: TaskState) -> None:
@@ -102,6 +103,7 @@ class LightningFollower:
                 other_node=nursery.cancel_scope.cancel,
             )
             nursery.start_soon(connected.check_identity)
+            self.status.connected_since = self.now()
             self.status.connected = True
             self.metrics.node_connected(node=self.node.name, connected=True)
             log.info("lightning.connected", node=self.node.name, pubkey=pubkey, after_settle_index=after)

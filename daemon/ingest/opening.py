@@ -57,13 +57,13 @@ async def _look(
     """The opening, or why this moment is not quiet."""
     settlements_seen = handover.settlements_seen
     first = await calls.funds()
-    if first.htlcs_in_flight:
-        return f"{first.htlcs_in_flight} HTLCs in flight"
     await trio.sleep(pace.quiet_s)
     await listing.newest(last_add_index)
     second = await calls.funds()
     await trio.sleep(pace.quiet_s)
-    if second.htlcs_in_flight or second.quiet_token != first.quiet_token:
+    if second.htlcs_in_flight:
+        return f"{second.htlcs_in_flight} HTLCs in flight"
+    if second.quiet_token != first.quiet_token:
         return "payments move the channels"
     if handover.settlements_seen != settlements_seen:
         return "settlements arrive"

@@ -36,6 +36,9 @@ MAX_CONFLICTS = 5
 """Times that a whole batch is decided again after a conflict before it is split in two; a single event
 that conflicts as often without another writer is a broken invariant."""
 
+_CONFLICT_PAUSE_S = 0.02
+"""Added to the pause with every conflict: a few times what another program's write to a document takes."""
+
 _BACKOFF_S = (0.05, 5.0)
 """First and longest pause while the database is away; a primary is elected within about 10 s."""
 
@@ -94,6 +97,7 @@ class Poster:
                 if conflicts > MAX_CONFLICTS:
                     await self._post_halves(batch, conflict)
                     return
+                await trio.sleep(self._rng.uniform(0.0, conflicts * _CONFLICT_PAUSE_S))
             except Unavailable as outage:
                 self._metrics.retried(cause="unavailable")
                 log.warning("commit.waiting", cause=str(outage), retry_in_s=round(pause_s, 2))

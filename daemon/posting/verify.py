@@ -6,11 +6,12 @@ and every balance is the fold of the legs.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
-from daemon.domain.accounts import LIGHTNING
+from daemon.domain.accounts import LIGHTNING, ROUNDING
 from daemon.domain.books import GENESIS_HASH, BalanceKey
+from daemon.domain.identifiers import JournalId, foreign_key
 from daemon.domain.money import MSAT_PER_SAT, Currency
 from daemon.domain.ports import Audit, AuditedJournal, AuditedLink
 from daemon.posting.chain import link_hash
@@ -25,6 +26,7 @@ class Report:
     """What was counted and what is broken; the books are whole if `breaks` is empty."""
 
     journals: int = 0
+    last_position: int = 0
     foreign: int = 0
     events: int = 0
     accounts: int = 0
@@ -36,13 +38,13 @@ class Report:
 def verify(audit: Audit) -> Report:
     """Checks everything; at most `MAX_BREAKS` breaks are named, in the order chain, balances, feed, cursors."""
     report = Report()
-    lightning_sat = _check_chain(audit, report)
+    ours_sat = _check_chain(audit, report)
     for checked in (
         _head_breaks(audit, report),
         _stray_breaks(audit),
         _balance_breaks(audit, report),
         _feed_breaks(audit, report),
-        _cursor_breaks(audit, lightning_sat),
+        _cursor_breaks(audit, ours_sat),
     ):
         for problem in checked:
             if len(report.breaks) >= MAX_BREAKS:
@@ -51,9 +53,9 @@ def verify(audit: Audit) -> Report:
     return report
 
 
-def _check_chain(audit: Audit, report: Report) -> int:
-    """Walks the chain and folds the legs; returns what tellerd's own journals did to the Lightning account."""
-    lightning_sat = 0
+def _check_chain(audit: Audit, report: Report) -> dict[str, int]:
+    """Walks the chain and folds the legs; returns what tellerd's own journals did to accounts that cursors count."""
+    ours_sat = {LIGHTNING: 0, ROUNDING: 0}
     for link in audit.links():
         for problem in _link_breaks(link, report):
             if len(report.breaks) < MAX_BREAKS:
@@ -62,18 +64,19 @@ def _check_chain(audit: Audit, report: Report) -> int:
                 )
         report.journals += 1
         report.foreign += link.foreign
+        report.last_position = link.position
         report.chain_hash = link.hash
         for effect in effects_of(link.journal.legs) if link.journal else ():
             account = (effect.account, effect.currency)
             report.balances[account] = report.balances.get(account, 0) + effect.delta
-            if account == (LIGHTNING, Currency.BTC) and not link.foreign:
-                lightning_sat -= effect.delta
-    return lightning_sat
+            if effect.account in ours_sat and effect.currency == Currency.BTC and not link.foreign:
+                ours_sat[effect.account] += effect.delta
+    return ours_sat
 
 
 def _link_breaks(link: AuditedLink, report: Report) -> Iterator[str]:
-    if link.position != report.journals + 1:
-        yield f"position {report.journals + 1} is missing"
+    if link.position != report.last_position + 1:
+        yield f"position {report.last_position + 1} is missing before it"
     if link.previous != report.chain_hash:
         yield "it does not follow from the link before it"
     if link.key_journal_id != link.journal_id:
@@ -82,8 +85,8 @@ def _link_breaks(link: AuditedLink, report: Report) -> Iterator[str]:
     if journal is None:
         yield "the journal is gone from the ledger"
         return
-    if sorted(journal.listed_leg_ids) != sorted(journal.leg_ids):
-        yield "the journal does not name the legs that belong to it"
+    if odd := set(journal.listed_leg_ids) ^ set(journal.leg_ids):
+        yield f"the legs it names are not those that it has: {', '.join(sorted(odd))}"
     computed = link_hash(
         previous=link.previous,
         key=link.key,
@@ -93,6 +96,10 @@ def _link_breaks(link: AuditedLink, report: Report) -> Iterator[str]:
     )
     if computed != link.hash:
         yield _what_was_changed(link, journal)
+    elif link.effects != effects_of(journal.legs):
+        yield "what the link says that it does to the accounts is not what its legs do"
+    if link.foreign != link.key.startswith(foreign_key(JournalId(""))):
+        yield "the link is wrong about who wrote the journal"
 
 
 def _what_was_changed(link: AuditedLink, journal: AuditedJournal) -> str:
@@ -150,11 +157,18 @@ def _feed_breaks(audit: Audit, report: Report) -> Iterator[str]:
         yield f"feed: it should end at {audit.head().sequence}, it ends at {report.events}"
 
 
-def _cursor_breaks(audit: Audit, lightning_sat: int) -> Iterator[str]:
+def _cursor_breaks(audit: Audit, ours_sat: Mapping[str, int]) -> Iterator[str]:
     cursors = audit.cursors()
-    booked_sat = sum((cursor.booked_msat - cursor.remainder_msat) // MSAT_PER_SAT for cursor in cursors)
-    if booked_sat != lightning_sat:
+    lightning_sat = -ours_sat[LIGHTNING]
+    booked_msat = sum(cursor.booked_msat - cursor.remainder_msat for cursor in cursors)
+    if booked_msat != lightning_sat * MSAT_PER_SAT:
         yield (
-            f"cursors: they say that {booked_sat} sat of the nodes are booked, "
-            f"tellerd's journals on {LIGHTNING} say {lightning_sat}"
+            f"cursors: they say that {booked_msat} msat of the nodes are booked in whole sats, "
+            f"tellerd's journals on {LIGHTNING} say {lightning_sat} sat"
+        )
+    rounding_sat = sum(cursor.rounding_sats for cursor in cursors)
+    if rounding_sat != ours_sat[ROUNDING]:
+        yield (
+            f"cursors: they say that {rounding_sat} sat of remainders are booked, "
+            f"tellerd's journals on {ROUNDING} say {ours_sat[ROUNDING]}"
         )

@@ -276,15 +276,17 @@ def view(api: Api, invoice: StoredInvoice) -> InvoiceView:
 
 
 def _state(api: Api, invoice: StoredInvoice, expires_at: datetime | None) -> InvoiceState:
-    """Expired means closed only while the node is followed: before that a payment may not be booked yet."""
+    """Expired means closed only once the node was followed past the expiry and the grace after it: before that
+    a payment may not be booked yet."""
     if invoice.paid:
         return InvoiceState.SETTLED
     if invoice.completed:
         return InvoiceState.CLOSED
-    if expires_at is None or api.now() < expires_at + EXPIRY_GRACE:
+    node = next((status for status in api.node_statuses if status.pubkey == invoice.pubkey), None)
+    if expires_at is None or node is None or not node.connected:
         return InvoiceState.OPEN
-    followed = any(status.connected for status in api.node_statuses if status.pubkey == invoice.pubkey)
-    return InvoiceState.CLOSED if followed else InvoiceState.OPEN
+    followed_from = max(expires_at, node.connected_since or expires_at)
+    return InvoiceState.OPEN if api.now() < followed_from + EXPIRY_GRACE else InvoiceState.CLOSED
 
 
 def _stored(api: Api, payment_hash: PaymentHash) -> StoredInvoice:

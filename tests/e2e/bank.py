@@ -14,7 +14,7 @@ from typing import Any
 from bson import ObjectId
 from pymongo import MongoClient
 
-from adapters.grpc_api._pb.tellerd.v1 import event_pb2, invoice_pb2
+from adapters.grpc_api._pb.tellerd.v1 import admin_pb2, event_pb2, invoice_pb2
 from adapters.mongo.collections import CURSORS, INVOICES, JOURNALS, KEYS, LEGS, OUTBOX, WALLETS
 from regtest.lnd_rest import Payment
 from regtest.process import take_port
@@ -37,22 +37,22 @@ def wait_for(condition: Callable[[], bool], what: str, timeout_s: float = SETTLE
 class Bank:
     """One tellerd (and standbys, if asked for) on a stack, in a fresh database."""
 
-    def __init__(self, stack: Stack, folder: Path) -> None:
+    def __init__(self, stack: Stack, folder: Path, *, settings: str = "") -> None:
+        """`settings` is TOML that is added to the configuration of every daemon of this bank."""
         self.stack = stack
+        self.settings = settings
         self.folder = folder
         self.database = f"bank_{uuid.uuid4().hex[:12]}"
         self.db = MongoClient[dict[str, Any]](stack.mongod.url, tz_aware=True)[self.database]
         self.tellerd = self.daemon("tellerd")
         self._daemons = [self.tellerd]
 
-    def daemon(self, name: str, *, settings: str = "", mongo_url: str = "") -> Tellerd:
+    def daemon(self, name: str) -> Tellerd:
         """A daemon of this bank that was not started yet; ports of its own."""
         api, http = take_port(), take_port()
         config = self.stack.tellerd_config(
-            self.folder / name, database=self.database, api_port=api, http_port=http, extra=settings
+            self.folder / name, database=self.database, api_port=api, http_port=http, extra=self.settings
         )
-        if mongo_url:
-            config.write_text(config.read_text().replace(self.stack.mongod.url, mongo_url))
         return Tellerd(config, api=f"127.0.0.1:{api}", http_address=f"127.0.0.1:{http}", name=name)
 
     def standby(self, name: str) -> Tellerd:
@@ -173,13 +173,24 @@ class Bank:
             rows, totals = client.trial_balance()
             assert totals == {} or set(totals.values()) == {0}, totals
             lightning_sat = -sum(row.balance for row in rows if row.account == "Assets:Reserve:Lightning")
-        cursor = self.db[CURSORS].find_one({"_id": f"lnd:{self.stack.lnd.pubkey}"})
-        assert cursor is not None
+        cursor = self.cursor(self.stack.lnd.pubkey)
         books_msat = lightning_sat * 1000 + cursor["remainder_msat"]
         # A payer's success comes before the last commitment: the node's own balance lags by a moment.
         wait_for(lambda: books_msat == self.node_msat(), f"the node holds the {books_msat} msat of the books")
         self.check_feed()
         self.command("verify")
+
+    def cursor(self, pubkey: str) -> dict[str, Any]:
+        """The stored position of a node; empty if there is none."""
+        return self.db[CURSORS].find_one({"_id": f"lnd:{pubkey}"}) or {}
+
+    def settled_count(self) -> int:
+        """How many credits are in the books."""
+        return self.db[OUTBOX].count_documents({"type": "invoice.settled"})
+
+    def node_status(self, client: Client) -> admin_pb2.LndStatus:
+        """What GetStatus says of the node."""
+        return client.admin.GetStatus(admin_pb2.GetStatusRequest(), timeout=20).lnd[0]
 
     def node_msat(self) -> int:
         """What our LND holds in its channels: all of them were opened by the payer, so no fee is ours."""

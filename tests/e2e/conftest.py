@@ -10,20 +10,35 @@ import pytest
 from regtest.stack import Stack
 from tests.e2e.bank import Bank
 
+FAIL_POINTS = ("--setParameter=enableTestCommands=1",)
+"""MongoDB's own fail points hold a command where a test wants the daemon to be killed."""
+
 
 @pytest.fixture(scope="session")
 def stack() -> Iterator[Stack]:
     """Real nodes with a funded channel; what cannot be had is a failure, never a skip."""
-    with Stack() as running:
+    with Stack(mongod_flags=FAIL_POINTS) as running:
         yield running
 
 
 @pytest.fixture
 def bank(stack: Stack, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Bank]:
     """A bank that is open: tellerd leads, and the opening balance is booked."""
-    bank = Bank(stack, tmp_path)
+    bank = Bank(stack, tmp_path, settings=getattr(request, "param", ""))
     try:
         bank.open()
         yield bank
     finally:
         bank.close()
+
+
+@pytest.fixture
+def own_bank(tmp_path: Path) -> Iterator[Bank]:
+    """A bank on a stack of its own, for tests that leave the nodes in another state."""
+    with Stack() as stack:
+        bank = Bank(stack, tmp_path)
+        try:
+            bank.open()
+            yield bank
+        finally:
+            bank.close()

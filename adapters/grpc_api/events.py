@@ -1,0 +1,143 @@
+"""EventService."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import grpc
+
+from adapters.grpc_api._pb.tellerd.v1 import event_pb2, event_pb2_grpc, ledger_pb2
+from adapters.grpc_api.values import currency_to_proto, timestamp_of_ms
+from daemon.domain import outbox
+from daemon.domain.ports import StoredEvent
+from daemon.serving import events
+from daemon.serving.api import Api
+
+
+class EventServicer(event_pb2_grpc.EventServiceServicer):
+    """See protos/tellerd/v1/event.proto."""
+
+    def __init__(self, api: Api) -> None:
+        self._api = api
+
+    def Subscribe(
+        self, request: event_pb2.SubscribeRequest, context: grpc.ServicerContext
+    ) -> Iterator[event_pb2.SubscribeResponse]:
+        """The feed after a sequence, without end."""
+        feed = events.subscribe(
+            self._api,
+            after_sequence=request.after_sequence,
+            types=request.types,
+            wallet_ids=request.wallet_ids,
+            is_wanted=context.is_active,
+        )
+        for event in feed:
+            yield event_pb2.SubscribeResponse(event=event_to_proto(event))
+
+
+def event_to_proto(event: StoredEvent) -> event_pb2.Event:
+    """The event's message; a type that this release does not know has no payload."""
+    message = event_pb2.Event(
+        sequence=event.sequence,
+        id=event.id,
+        type=event.type,
+        occurred_at=timestamp_of_ms(event.occurred_at_ms),
+        wallet_id=event.wallet_ids[0] if len(event.wallet_ids) == 1 else "",
+    )
+    fill = _FILLERS.get(event.type)
+    if fill is not None:
+        fill(message, event.payload)
+    return message
+
+
+def _invoice_settled(message: event_pb2.Event, payload: Mapping[str, Any]) -> None:
+    message.invoice_settled.CopyFrom(
+        event_pb2.InvoiceSettled(
+            payment_hash=payload["payment_hash"],
+            external_id=payload["external_id"],
+            node=payload["node"],
+            amount_sat=payload["amount_sat"],
+            received_msat=payload["received_msat"],
+            memo=payload["memo"],
+            journal_id=_journal_id(payload),
+            settled_at=timestamp_of_ms(payload["settled_at_ms"]),
+        )
+    )
+
+
+def _suspense_received(message: event_pb2.Event, payload: Mapping[str, Any]) -> None:
+    message.suspense_received.CopyFrom(
+        event_pb2.SuspenseReceived(
+            key=payload["key"],
+            node=payload["node"],
+            payment_hash=payload["payment_hash"],
+            amount_sat=payload["amount_sat"],
+            received_msat=payload["received_msat"],
+            reason=payload["reason"],
+            journal_id=_journal_id(payload),
+        )
+    )
+
+
+def _suspense_assigned(message: event_pb2.Event, payload: Mapping[str, Any]) -> None:
+    message.suspense_assigned.CopyFrom(
+        event_pb2.SuspenseAssigned(
+            key=payload["key"],
+            payment_hash=payload["payment_hash"],
+            wallet_id=payload["wallet_id"],
+            amount_sat=payload["amount_sat"],
+            journal_id=_journal_id(payload),
+        )
+    )
+
+
+def _journal_adopted(message: event_pb2.Event, payload: Mapping[str, Any]) -> None:
+    message.journal_adopted.CopyFrom(
+        event_pb2.JournalAdopted(
+            journal_id=_journal_id(payload),
+            legs=[
+                ledger_pb2.Leg(
+                    account=leg["account"],
+                    currency=currency_to_proto(leg["currency"]),
+                    debit=leg["debit"],
+                    credit=leg["credit"],
+                )
+                for leg in payload["legs"]
+            ],
+        )
+    )
+
+
+def _books_opened(message: event_pb2.Event, payload: Mapping[str, Any]) -> None:
+    message.books_opened.CopyFrom(
+        event_pb2.BooksOpened(
+            node=payload["node"],
+            node_name=payload["node_name"],
+            amount_msat=payload["amount_msat"],
+            journal_id=_journal_id(payload),
+        )
+    )
+
+
+def _rounding_booked(message: event_pb2.Event, payload: Mapping[str, Any]) -> None:
+    message.rounding_booked.CopyFrom(
+        event_pb2.RoundingBooked(
+            node=payload["node"], amount_sat=payload["amount_sat"], journal_id=_journal_id(payload)
+        )
+    )
+
+
+def _journal_id(payload: Mapping[str, Any]) -> str:
+    """Empty where nothing was booked."""
+    return payload.get("journal_id") or ""
+
+
+_FILLERS: Mapping[str, Callable[[event_pb2.Event, Mapping[str, Any]], None]] = {
+    outbox.INVOICE_SETTLED: _invoice_settled,
+    outbox.SUSPENSE_RECEIVED: _suspense_received,
+    outbox.SUSPENSE_ASSIGNED: _suspense_assigned,
+    outbox.JOURNAL_ADOPTED: _journal_adopted,
+    outbox.BOOKS_OPENED: _books_opened,
+    outbox.ROUNDING_BOOKED: _rounding_booked,
+}

@@ -1,0 +1,34 @@
+"""Which gRPC status an error becomes: the one place that decides it."""
+
+from __future__ import annotations
+
+import grpc
+
+from daemon.domain.errors import (
+    AlreadyExists,
+    BadInput,
+    NodeRefused,
+    NotFound,
+    NotSupported,
+    OutOfRange,
+    TellerdError,
+    Unavailable,
+)
+from daemon.serving.gate import Closed
+
+_CODES: tuple[tuple[type[TellerdError], grpc.StatusCode], ...] = (
+    (OutOfRange, grpc.StatusCode.OUT_OF_RANGE),
+    (BadInput, grpc.StatusCode.INVALID_ARGUMENT),
+    (NotFound, grpc.StatusCode.NOT_FOUND),
+    (AlreadyExists, grpc.StatusCode.ALREADY_EXISTS),
+    (NotSupported, grpc.StatusCode.UNIMPLEMENTED),
+    (NodeRefused, grpc.StatusCode.FAILED_PRECONDITION),
+    (Closed, grpc.StatusCode.UNAVAILABLE),
+    (Unavailable, grpc.StatusCode.UNAVAILABLE),
+)
+"""The first that fits counts."""
+
+
+def code_of(error: TellerdError) -> grpc.StatusCode | None:
+    """The status that tells a caller about this error; None for one that is no caller's business."""
+    return next((code for kind, code in _CODES if isinstance(error, kind)), None)

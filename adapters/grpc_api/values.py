@@ -1,0 +1,37 @@
+"""Values that all services share, between the domain's types and protobuf's."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from adapters.grpc_api._pb.tellerd.v1 import wallet_pb2
+from daemon.domain.money import Currency
+
+_TO_PROTO = {Currency.BTC.value: wallet_pb2.CURRENCY_BTC, Currency.USD.value: wallet_pb2.CURRENCY_USD}
+_FROM_PROTO = {proto: Currency(currency) for currency, proto in _TO_PROTO.items()}
+
+
+def currency_to_proto(currency: str) -> wallet_pb2.Currency.ValueType:
+    """A currency; UNSPECIFIED for a leg of another program that is in neither."""
+    return _TO_PROTO.get(currency, wallet_pb2.CURRENCY_UNSPECIFIED)
+
+
+def currency_from_proto(currency: wallet_pb2.Currency.ValueType) -> Currency | None:
+    """A currency; None where none, or one that we do not know, was given."""
+    return _FROM_PROTO.get(currency)
+
+
+def timestamp(moment: datetime | None) -> Timestamp | None:
+    """A time; None stays absent."""
+    if moment is None:
+        return None
+    result = Timestamp()
+    result.FromDatetime(moment)
+    return result
+
+
+def timestamp_of_ms(unix_ms: int) -> Timestamp:
+    """A time from Unix milliseconds."""
+    return Timestamp(seconds=unix_ms // 1000, nanos=unix_ms % 1000 * 1_000_000)

@@ -1,0 +1,80 @@
+"""`MemoryStore`: the whole database of tellerd in memory, with the same sub-objects as `MongoStore`."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from adapters.memory.another_program import AnotherProgram
+from adapters.memory.books import MemoryBooks
+from adapters.memory.faults import CommitFaults
+from adapters.memory.invoices import MemoryInvoices, MemoryOpenInvoices
+from adapters.memory.journals import MemoryJournals
+from adapters.memory.leases import MemoryLeases
+from adapters.memory.ledger import MemoryLedger
+from adapters.memory.state import LedgerJournal, Link, Tables
+from adapters.memory.wallets import MemoryWallets
+from daemon.domain.books import Gap, KeyRecord, SuspenseEntry
+from daemon.domain.entries import Leg
+
+MEMORY_WRITER_ID = bytes.fromhex("7e11e7d000")
+"""What `tellerd init` draws at random, fixed here so that runs repeat."""
+
+
+@dataclass(frozen=True, slots=True)
+class LinkedJournal:
+    """A journal with its place in the chain."""
+
+    link: Link
+    journal: LedgerJournal
+    legs: tuple[Leg, ...]
+
+
+class MemoryStore:
+    """Everything a daemon keeps; it outlives the daemons that a test starts and kills on it.
+
+    `another` acts as another program on the same database, `faults` plans what goes wrong around commits.
+    `now_s` is the database server's clock in Unix seconds.
+    """
+
+    def __init__(self, *, now_s: Callable[[], float] = time.time) -> None:
+        self._tables = Tables(now_s)
+        self.faults = CommitFaults()
+        self.books = MemoryBooks(self._tables, self.faults, MEMORY_WRITER_ID)
+        self.leases = MemoryLeases(self._tables)
+        self.journals = MemoryJournals(self._tables)
+        self.open_invoices = MemoryOpenInvoices(self._tables)
+        self.wallets = MemoryWallets(self._tables)
+        self.invoices = MemoryInvoices(self._tables)
+        self.ledger = MemoryLedger(self._tables)
+        self.another = AnotherProgram(self._tables)
+
+    def taken_keys(self) -> dict[str, KeyRecord]:
+        """All idempotency keys, with the journal and the feed row each one stands for."""
+        with self._tables.lock:
+            return dict(self._tables.keys)
+
+    def chain(self) -> list[LinkedJournal]:
+        """Every journal that has its link, in order, as the ledger holds it."""
+        with self._tables.lock:
+            return [
+                LinkedJournal(
+                    link=link,
+                    journal=self._tables.journals[link.journal_id],
+                    legs=tuple(
+                        self._tables.legs[leg_id].leg for leg_id in self._tables.journals[link.journal_id].leg_ids
+                    ),
+                )
+                for link in self._tables.links.values()
+            ]
+
+    def suspense(self) -> dict[str, SuspenseEntry]:
+        """All money that ever waited in suspense."""
+        with self._tables.lock:
+            return dict(self._tables.suspense)
+
+    def gaps(self) -> dict[str, Gap]:
+        """All that a person must explain."""
+        with self._tables.lock:
+            return dict(self._tables.gaps)

@@ -197,13 +197,22 @@ async def _lead_until_stopped(teller: Teller, grpc_server: GrpcServer) -> None:
     """Standby and leader in turns, until a signal; then the drain, bounded by `posting.drain_s`."""
     stopping = trio.Event()
     async with trio.open_nursery() as nursery:
-        turn = trio.CancelScope()
-        nursery.start_soon(_on_signal, stopping, turn, teller, grpc_server)
+        nursery.start_soon(_on_signal, stopping, teller, grpc_server)
         while not stopping.is_set():
             teller.gate.stand_by()
-            with turn:
-                fence = await teller.leadership.wait_acquired()
+            fence = await _wait_lease(teller, stopping)
+            if fence is not None:
                 await _lead_once(teller, fence, stopping)
+
+
+async def _wait_lease(teller: Teller, stopping: trio.Event) -> int | None:
+    """The standby's wait; None if the process is to end first."""
+    fence = None
+    async with trio.open_nursery() as waiting:
+        waiting.start_soon(_cancel_on, stopping, waiting.cancel_scope)
+        fence = await teller.leadership.wait_acquired()
+        waiting.cancel_scope.cancel("acquired")
+    return fence
 
 
 async def _lead_once(teller: Teller, fence: int, stopping: trio.Event) -> None:
@@ -292,16 +301,13 @@ async def _sweep_snapshots(teller: Teller) -> None:
         await trio.sleep(SNAPSHOT_SWEEP_S)
 
 
-async def _on_signal(stopping: trio.Event, turn: trio.CancelScope, teller: Teller, grpc_server: GrpcServer) -> None:
+async def _on_signal(stopping: trio.Event, teller: Teller, grpc_server: GrpcServer) -> None:
     """SIGTERM and SIGINT: refuse new calls, let calls under way end, then drain; a second one is not waited for."""
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
         async for number in signals:
             log.info("process.stopping", signal=signal.Signals(number).name)
-            was_leading = teller.gate.is_open
             teller.gate.drain()
             stopping.set()
-            if not was_leading:
-                turn.cancel("stopping as standby")
             # Calls under way end while posting drains: they need the database and the nodes, not the pipeline.
             await trio.to_thread.run_sync(partial(grpc_server.stop, grace_s=teller.config.posting.drain_s))
             return

@@ -73,7 +73,9 @@ def _node(config: LndConfig, network: str) -> Iterator[Finding]:
         if info.network != network:
             yield _ill(what, f"is on {info.network}; set network = {info.network!r}, or give a {network} node")
             return
-        yield _well(what, f"{info.pubkey}, LND {info.version}, {info.network}, block {info.block_height}")
+        yield _well(
+            what, f"{info.pubkey}, LND {info.version.partition(' ')[0]}, {info.network}, block {info.block_height}"
+        )
         node.list_invoices(after_add_index=0, limit=1)
         node.funds()
         yield _well(what, "the macaroon lets tellerd read invoices and channels")

@@ -7,10 +7,15 @@ import sys
 import structlog
 
 
+def _terminal() -> structlog.typing.Processor:
+    # Plain tracebacks: the ones with local variables would show preimages.
+    return structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)
+
+
 def set_up(*, is_terminal: bool) -> None:
     """Configures structlog for the process; lines go to stderr, so that stdout belongs to commands' answers."""
     last: structlog.typing.Processor
-    last = structlog.dev.ConsoleRenderer() if is_terminal else structlog.processors.JSONRenderer()
+    last = _terminal() if is_terminal else structlog.processors.JSONRenderer()
     structlog.configure(
         processors=[
             structlog.contextvars.merge_contextvars,

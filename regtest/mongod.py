@@ -23,7 +23,7 @@ PROBE_MS: Final = 1_000
 class Mongod:
     """One mongod, on one port, with one data folder: both stay the same over restarts."""
 
-    def __init__(self, command: tuple[str, ...], folder: Path) -> None:
+    def __init__(self, command: tuple[str, ...], folder: Path, extra_flags: tuple[str, ...] = ()) -> None:
         """`command` is the program (regtest.binaries.mongod()); data and log go into `folder`."""
         self.folder = folder
         self.data_folder = folder / "data"
@@ -33,6 +33,7 @@ class Mongod:
             "--bind_ip=127.0.0.1",
             f"--port={self.port}",
             f"--dbpath={self.data_folder}",
+            *extra_flags,
         )
         self.process = NodeProcess("mongod", (*command, *flags), folder / "mongod.log")
 

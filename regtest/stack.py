@@ -99,6 +99,7 @@ class Stack:
         push_sat: int = 0,
         native_sql: bool = False,
         warm_up: bool = True,
+        mongod_flags: tuple[str, ...] = (),
     ) -> None:
         """`push_sat` of the channel's `capacity_sat` belong to `lnd` from the start. `native_sql` is for `lnd` only.
 
@@ -114,7 +115,7 @@ class Stack:
         self._kept = bool(os.environ.get(KEEP_VARIABLE))
         self.folder = Path(tempfile.mkdtemp(prefix="tellerd-regtest-")) if folder is None else folder.absolute()
         self._capacity_sat, self._push_sat, self._warm_up = capacity_sat, push_sat, warm_up
-        self.mongod = Mongod(mongod, self.folder / "mongod")
+        self.mongod = Mongod(mongod, self.folder / "mongod", mongod_flags)
         self.bitcoind = Bitcoind(bitcoind, self.folder / "bitcoind")
         self.lnd = Lnd(lnd, self.folder / "lnd", self.bitcoind, name="lnd", native_sql=native_sql)
         self.payer = Lnd(lnd, self.folder / "payer", self.bitcoind, name="payer")

@@ -14,7 +14,7 @@ from pymongo.write_concern import WriteConcern
 from adapters.mongo import collections as names
 from adapters.mongo.commit import Writer
 from adapters.mongo.documents import Document, cursor_from
-from adapters.mongo.errors import is_outage, mapped
+from adapters.mongo.errors import is_lost_race, is_outage, mapped
 from adapters.mongo.facts import FactsReader
 from adapters.mongo.leases import MongoLeases
 from adapters.mongo.sessions import PostingSession
@@ -53,8 +53,8 @@ class MongoBooks:
     def commit(self, changes: Changes) -> None:
         """See the port."""
         with self._one_commit:
-            session = self._session(changes.before.fence)
             try:
+                session = self._session(changes.before.fence)
                 with mapped("commit"):
                     self._write(session, changes)
                 self._commit(session)
@@ -84,7 +84,7 @@ class MongoBooks:
                 session.commit_transaction()
                 return
             except errors.PyMongoError as error:
-                if error.has_error_label("TransientTransactionError"):
+                if is_lost_race(error):
                     raise Conflict(f"MongoDB, commit: {error}") from error
                 if not (error.has_error_label("UnknownTransactionCommitResult") or is_outage(error)):
                     raise

@@ -31,12 +31,29 @@ _OUTAGE_CODES = frozenset(
     }
 )
 
+_ENDED_CODES = frozenset(
+    {
+        225,  # TransactionTooOld
+        237,  # CursorKilled
+        251,  # NoSuchTransaction
+        11601,  # Interrupted
+    }
+)
+"""What a transaction meets whose session was ended on the server: by a successor, or by the time limit."""
+
 
 def is_outage(error: errors.PyMongoError) -> bool:
     """Whether the same call may succeed once the server is back."""
     if isinstance(error, errors.ConnectionFailure | errors.ExecutionTimeout | errors.WTimeoutError):
         return True
     return isinstance(error, errors.OperationFailure) and error.code in _OUTAGE_CODES
+
+
+def is_lost_race(error: errors.PyMongoError) -> bool:
+    """Whether a transaction was aborted because of another one, or ended by a successor: nothing was written."""
+    if error.has_error_label("TransientTransactionError"):
+        return True
+    return isinstance(error, errors.OperationFailure) and error.code in _ENDED_CODES
 
 
 @contextmanager
@@ -47,7 +64,7 @@ def mapped(what: str) -> Iterator[None]:
     except errors.PyMongoError as error:
         if is_outage(error):
             raise Unavailable(f"MongoDB, {what}: {_first_line(error)}") from error
-        if error.has_error_label("TransientTransactionError"):
+        if is_lost_race(error):
             raise Conflict(f"MongoDB, {what}: {_first_line(error)}") from error
         raise
 

@@ -1,0 +1,332 @@
+"""One suite, three nodes: the memory fake, LndNode on a simulated LND over gRPC, LndNode on a real LND."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import time
+from collections.abc import AsyncIterator, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Protocol
+
+import pytest
+import trio
+
+from adapters.lnd.node import LndNode
+from adapters.memory import MemoryLightningNode
+from daemon.domain.errors import Unavailable
+from daemon.domain.identifiers import PaymentHash
+from daemon.domain.node_events import InvoiceSettled
+from daemon.domain.ports import InvoiceState, LightningNode, NewInvoice, NodeFunds, NodeInvoice
+from regtest.stack import Stack
+from tests.simulated_lnd.server import SimulatedLnd
+
+PATIENCE_S = 30.0  # how long a test waits for what must come; it decides nothing else
+
+
+class World(Protocol):
+    """A node under test, and what the outside world does to it. All of it blocks."""
+
+    @property
+    def node(self) -> LightningNode:
+        """The port."""
+        ...
+
+    def pay(self, invoice: NodeInvoice, amount_msat: int | None = None) -> None:
+        """Somebody pays an invoice; with an amount if it has none."""
+        ...
+
+    def restart(self) -> None:
+        """The node goes away, cleanly, and is back when this returns."""
+        ...
+
+
+class MemoryWorld:
+    """The fake."""
+
+    def __init__(self) -> None:
+        self.node = MemoryLightningNode(funds_msat=1_000_000_000)
+
+    def pay(self, invoice: NodeInvoice, amount_msat: int | None = None) -> None:
+        self.node.settle(invoice.payment_hash, amount_msat)
+
+    def restart(self) -> None:
+        self.node.restart()
+
+
+class SimulatedWorld:
+    """LndNode over gRPC and TLS, on a server in this process."""
+
+    def __init__(self, lnd: SimulatedLnd) -> None:
+        self._lnd = lnd
+        self.node = LndNode(
+            name="lnd1", address=lnd.address, tls_cert_file=lnd.tls_cert_file, macaroon_file=lnd.macaroon_file
+        )
+
+    def pay(self, invoice: NodeInvoice, amount_msat: int | None = None) -> None:
+        self._lnd.node.settle([bytes.fromhex(invoice.payment_hash)], received_msat=amount_msat)
+
+    def restart(self) -> None:
+        self._lnd.stop(ending=None)
+        self._lnd.start()
+
+
+class RealWorld:
+    """LndNode on a real LND with the macaroon that tellerd has; another one pays."""
+
+    def __init__(self, stack: Stack) -> None:
+        self._stack = stack
+        self.node = LndNode(
+            name="lnd1",
+            address=stack.lnd.rpc_address,
+            tls_cert_file=stack.lnd.tls_cert_file,
+            macaroon_file=stack.tellerd_macaroon_file,
+        )
+
+    def pay(self, invoice: NodeInvoice, amount_msat: int | None = None) -> None:
+        payment = self._stack.payer.pay(invoice.payment_request, amount_msat=amount_msat)
+        assert payment.succeeded, payment.failure_reason
+
+    def restart(self) -> None:
+        self._stack.lnd.restart()
+        self._stack.wait_payable()
+
+
+@pytest.fixture(scope="module")
+def lnd_stack() -> Iterator[Stack]:
+    """Real nodes for this module."""
+    with Stack() as stack:
+        yield stack
+
+
+@pytest.fixture(params=["memory", "simulated", pytest.param("lnd", marks=pytest.mark.regtest)])
+def world(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[World]:
+    """A node of each kind; the real one keeps its history from test to test."""
+    if request.param == "memory":
+        yield MemoryWorld()
+    elif request.param == "simulated":
+        with SimulatedLnd(tmp_path) as lnd:
+            simulated = SimulatedWorld(lnd)
+            yield simulated
+            simulated.node.close()
+    else:
+        real = RealWorld(request.getfixturevalue("lnd_stack"))
+        yield real
+        real.node.close()
+
+
+def asked(value_msat: int = 1_000_000, *, preimage: bytes | None = None) -> NewInvoice:
+    """An invoice to add; its preimage is new unless one is given."""
+    return NewInvoice(
+        preimage=preimage or os.urandom(32), value_msat=value_msat, memo="a memo", description_hash=b"", expiry_s=3600
+    )
+
+
+async def pay(world: World, invoice: NodeInvoice, amount_msat: int | None = None) -> None:
+    """Pays in a thread: the stream must be read meanwhile."""
+    await trio.to_thread.run_sync(lambda: world.pay(invoice, amount_msat))
+
+
+def paid(world: World, value_msat: int = 1_000_000) -> InvoiceSettled:
+    """An invoice that was added and paid; its settlement as the node lists it."""
+    invoice = world.node.add_invoice(asked(value_msat))
+    world.pay(invoice)
+    found = world.node.lookup_invoice(invoice.payment_hash)
+    assert found is not None
+    return found.settlements[0]
+
+
+async def next_of(stream: AsyncIterator[Sequence[InvoiceSettled]], *wanted: PaymentHash) -> list[InvoiceSettled]:
+    """Reads until all wanted hashes have come; everything read."""
+    read: list[InvoiceSettled] = []
+    with trio.fail_after(PATIENCE_S):
+        while not set(wanted) <= {event.payment_hash for event in read}:
+            read.extend(await anext(stream))
+    return read
+
+
+def unseen(event: InvoiceSettled) -> InvoiceSettled:
+    """Without the moment when it was read."""
+    return replace(event, seen_at_ns=0)
+
+
+def test_a_node_says_who_it_is(world: World) -> None:
+    """The pubkey is a compressed key in lower-case hex; asked twice it is the same."""
+    info = world.node.get_info()
+    assert info.network == "regtest"
+    assert len(bytes.fromhex(info.pubkey)) == 33
+    assert info.pubkey == info.pubkey.lower()
+    assert world.node.get_info().pubkey == info.pubkey
+
+
+def test_an_added_invoice_is_found(world: World) -> None:
+    """It is open, has our preimage's hash and what was asked for; a look-up finds the same."""
+    request = asked(5_000)
+    added = world.node.add_invoice(request)
+    assert added.payment_hash == hashlib.sha256(request.preimage).hexdigest()
+    assert added.state is InvoiceState.OPEN
+    assert (added.value_msat, added.memo, added.expiry_s) == (5_000, "a memo", 3600)
+    assert added.payment_request.startswith("lnbcrt")
+    assert added.settlements == ()
+    assert world.node.lookup_invoice(added.payment_hash) == added
+
+
+def test_adding_a_preimage_again_returns_the_first_invoice(world: World) -> None:
+    """Also when something else is asked for: a repeat after a lost answer must not fail."""
+    request = asked(5_000)
+    first = world.node.add_invoice(request)
+    assert world.node.add_invoice(asked(9_000, preimage=request.preimage)) == first
+
+
+def test_an_unknown_hash_is_none(world: World) -> None:
+    """That is an answer, not an error."""
+    assert world.node.lookup_invoice(PaymentHash(os.urandom(32).hex())) is None
+
+
+def test_pages_hold_every_invoice_once_in_order(world: World) -> None:
+    """Whatever their state; the last page says so."""
+    added = [world.node.add_invoice(asked()) for _ in range(5)]
+    world.pay(added[1])
+    listed: list[NodeInvoice] = []
+    offset = added[0].add_index - 1
+    for _ in range(10):
+        page = world.node.list_invoices(after_add_index=offset, limit=2)
+        assert len(page.invoices) <= 2
+        listed += page.invoices
+        offset = page.next_offset
+        if offset == 0:
+            break
+    assert offset == 0
+    assert [one.payment_hash for one in listed] == [one.payment_hash for one in added]
+    assert [one.state for one in listed[:2]] == [InvoiceState.OPEN, InvoiceState.SETTLED]
+
+
+def test_a_page_of_nothing_is_the_last(world: World) -> None:
+    """Beyond the newest invoice there is nothing."""
+    newest = world.node.add_invoice(asked())
+    page = world.node.list_invoices(after_add_index=newest.add_index, limit=10)
+    assert page.invoices == ()
+    assert page.next_offset == 0
+
+
+def test_a_settled_invoice_carries_its_settlement(world: World) -> None:
+    """In the look-up and in the list alike, to the msat."""
+    before_s = int(time.time())
+    event = paid(world, 1_234_567)
+    assert event.pubkey == world.node.get_info().pubkey
+    assert event.settled_id == event.payment_hash
+    assert event.received_msat == 1_234_567
+    assert event.settle_index > 0
+    assert event.memo == "a memo"
+    assert before_s <= event.settled_at_ms // 1000 <= int(time.time())
+    found = world.node.lookup_invoice(event.payment_hash)
+    assert found is not None
+    assert found.state is InvoiceState.SETTLED
+    page = world.node.list_invoices(after_add_index=found.add_index - 1, limit=1)
+    assert page.invoices[0].settlements == (event,)
+
+
+def test_an_invoice_without_amount_settles_with_what_was_paid(world: World) -> None:
+    """The amount is the payer's."""
+    invoice = world.node.add_invoice(asked(0))
+    world.pay(invoice, 7_001)
+    found = world.node.lookup_invoice(invoice.payment_hash)
+    assert found is not None
+    assert [event.received_msat for event in found.settlements] == [7_001]
+
+
+def test_funds_grow_by_what_was_received(world: World) -> None:
+    """To the msat, once nothing is in flight; the token changes then, and only then."""
+    paid(world)  # on the real channel the first payment makes the payer's output, and ours, appear
+    before = _quiet_funds(world)
+    assert _quiet_funds(world).quiet_token == before.quiet_token
+    for value_msat in (3_000_500, 1_000_499):
+        paid(world, value_msat)
+    deadline = time.monotonic() + PATIENCE_S
+    while (after := _quiet_funds(world)).funds_msat != before.funds_msat + 4_000_999:
+        assert time.monotonic() < deadline, f"{after.funds_msat - before.funds_msat} msat more"
+        time.sleep(0.05)
+    assert after.quiet_token != before.quiet_token
+
+
+def _quiet_funds(world: World) -> NodeFunds:
+    deadline = time.monotonic() + PATIENCE_S
+    while (funds := world.node.funds()).htlcs_in_flight:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    return funds
+
+
+async def test_the_stream_tells_what_settles(world: World) -> None:
+    """Live, with all that a look-up tells, and when it was seen."""
+    began_ns = time.monotonic_ns()
+    invoice = await trio.to_thread.run_sync(world.node.add_invoice, asked())
+    async with world.node.settlements(after_settle_index=0) as stream:
+        await pay(world, invoice)
+        told = await next_of(stream, invoice.payment_hash)
+    found = await trio.to_thread.run_sync(world.node.lookup_invoice, invoice.payment_hash)
+    assert found is not None
+    assert [unseen(event) for event in told] == list(found.settlements)
+    assert all(event.seen_at_ns == 0 or began_ns < event.seen_at_ns <= time.monotonic_ns() for event in told)
+
+
+async def test_zero_is_no_backlog(world: World) -> None:
+    """What settled before is not told: a first start has to list."""
+    earlier = await trio.to_thread.run_sync(paid, world)
+    later = await trio.to_thread.run_sync(world.node.add_invoice, asked())
+    async with world.node.settlements(after_settle_index=0) as stream:
+        await pay(world, later)
+        told = await next_of(stream, later.payment_hash)
+    assert earlier.payment_hash not in {event.payment_hash for event in told}
+
+
+async def test_the_backlog_begins_after_the_index(world: World) -> None:
+    """All with a larger index, none of the others; then live ones on the same stream."""
+    first, *rest = [await trio.to_thread.run_sync(paid, world) for _ in range(3)]
+    live = await trio.to_thread.run_sync(world.node.add_invoice, asked())
+    async with world.node.settlements(after_settle_index=first.settle_index) as stream:
+        backlog = await next_of(stream, *[event.payment_hash for event in rest])
+        await pay(world, live)
+        await next_of(stream, live.payment_hash)
+    assert {unseen(event).payment_hash for event in backlog} == {event.payment_hash for event in rest}
+
+
+async def test_leaving_the_stream_ends_it(world: World) -> None:
+    """Cancelled while nothing comes: it is left within a second, and the node can be asked."""
+    with trio.fail_after(5):
+        with trio.move_on_after(0.2) as scope:
+            async with world.node.settlements(after_settle_index=0) as stream:
+                scope.deadline = trio.current_time() + 0.2
+                async for _ in stream:
+                    pass
+        assert scope.cancelled_caught
+    await trio.to_thread.run_sync(world.node.get_info)
+
+
+async def test_a_node_that_goes_away_breaks_the_stream(world: World) -> None:
+    """A clean shutdown, too: the iteration never just ends. What settles afterwards is told by the next stream."""
+    before = await trio.to_thread.run_sync(paid, world)
+    await trio.to_thread.run_sync(paid, world)
+    with trio.fail_after(120):
+        async with (
+            world.node.settlements(after_settle_index=before.settle_index) as stream,
+            trio.open_nursery() as nursery,
+        ):
+            nursery.start_soon(trio.to_thread.run_sync, world.restart)
+            with pytest.raises(Unavailable):
+                async for _ in stream:
+                    pass
+        invoice = await _add_when_back(world)
+        async with world.node.settlements(after_settle_index=before.settle_index) as stream:
+            await pay(world, invoice)
+            await next_of(stream, invoice.payment_hash)
+
+
+async def _add_when_back(world: World) -> NodeInvoice:
+    """gRPC connects again by itself, within two seconds."""
+    while True:
+        try:
+            return await trio.to_thread.run_sync(world.node.add_invoice, asked())
+        except Unavailable:
+            await trio.sleep(0.1)

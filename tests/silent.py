@@ -1,0 +1,27 @@
+"""`Metrics` that nobody looks at."""
+
+from __future__ import annotations
+
+from daemon.domain.cursors import LndCursor
+
+
+class SilentMetrics:
+    """Counts nothing."""
+
+    def settled(self, *, outcome: str, amount_sat: int, latency_s: float | None) -> None:
+        """Nothing."""
+
+    def committed(self, *, events: int, duration_s: float) -> None:
+        """Nothing."""
+
+    def retried(self, *, cause: str) -> None:
+        """Nothing."""
+
+    def node_connected(self, *, node: str, connected: bool) -> None:
+        """Nothing."""
+
+    def cursor_moved(self, cursor: LndCursor) -> None:
+        """Nothing."""
+
+    def leading(self, leading: bool) -> None:
+        """Nothing."""

@@ -1,0 +1,106 @@
+"""The look-ups of open invoices find what no stream tells."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+from daemon.domain.node_events import InvoiceSettled, NodeOpened
+from tests.samples import hash_of, invoice
+from tests.unit.ingest.teller import Teller, eventually
+
+OTHER = "03" * 33
+
+
+async def opened_teller() -> Teller:
+    """With the opening booked, and no stream any more."""
+    teller = Teller()
+    async with teller.follow():
+        await eventually(lambda: any(isinstance(event, NodeOpened) for event in teller.handed_over))
+        await eventually(lambda: (c := teller.cursor()) is not None and c.opened)
+    return teller
+
+
+async def test_a_settlement_without_an_event_is_credited() -> None:
+    """LND says SETTLED when it is asked: that is enough."""
+    teller = await opened_teller()
+    teller.expected_invoice("still open")
+    teller.node.settle(teller.expected_invoice("settled unseen"))
+    async with teller.sweep():
+        await eventually(lambda: teller.credited_sat == 1000)
+    assert teller.books_equal_node()
+
+
+async def test_what_settles_later_is_found_in_the_next_round() -> None:
+    """Open documents are looked up again and again."""
+    teller = await opened_teller()
+    payment_hash = teller.expected_invoice("a")
+    async with teller.sweep():
+        await eventually(lambda: teller.node.lookups.count(payment_hash) >= 2)
+        teller.node.settle(payment_hash)
+        await eventually(lambda: teller.credited_sat == 1000)
+
+
+async def test_a_document_that_comes_after_the_money_takes_it_out_of_suspense() -> None:
+    """Another program wrote it too late for the stream; the sweep asks, and posting assigns."""
+    teller = await opened_teller()
+    teller.node.add("late", 1_000_000)
+    async with teller.follow():
+        teller.node.settle(hash_of("late"))
+        await eventually(lambda: any(isinstance(e, InvoiceSettled) for e in teller.handed_over))
+    async with teller.sweep():
+        teller.store.another.insert_invoice(
+            invoice(
+                "late",
+                teller.wallet,
+                pubkey=teller.node.pubkey,
+                created_at_ms=int(datetime.now(tz=UTC).timestamp() * 1000),
+            )
+        )
+        await eventually(lambda: teller.credited_sat == 1000)
+    assert teller.books_equal_node()
+
+
+async def test_every_document_is_looked_up_whatever_their_number() -> None:
+    """More than a page of them."""
+    teller = await opened_teller()
+    hashes = {teller.expected_invoice(f"invoice {number}") for number in range(120)}
+    async with teller.sweep():
+        await eventually(lambda: hashes <= set(teller.node.lookups))
+
+
+async def test_a_canceled_invoice_is_not_looked_up_for_ever() -> None:
+    """CANCELED is final, but its document stays unpaid."""
+    teller = await opened_teller()
+    canceled, open_ = teller.expected_invoice("canceled"), teller.expected_invoice("open")
+    teller.node.cancel(canceled)
+    async with teller.sweep():
+        await eventually(lambda: teller.node.lookups.count(open_) >= 5)
+    # Once by the sweep, and at most once more by the look for new documents.
+    assert 1 <= teller.node.lookups.count(canceled) <= 2
+
+
+async def test_answers_of_another_node_are_not_handed_over() -> None:
+    """The node at the address was replaced while a page was looked up; then its own documents are looked up."""
+    teller = await opened_teller()
+    first = teller.node.pubkey
+    teller.expected_invoice("on the old node")
+    teller.node.settle(hash_of("on the old node"))
+    handed_over = len(teller.handed_over)
+
+    class ReplacedInTheMiddle(type(teller.node)):  # type: ignore[misc]
+        """Replaced after the first answer."""
+
+        def lookup_invoice(self, payment_hash):  # type: ignore[no-untyped-def]
+            """The old node's answer; then the new node is there."""
+            answer = super().lookup_invoice(payment_hash)
+            self.replace_by_empty(OTHER)
+            return answer
+
+    teller.node.__class__ = ReplacedInTheMiddle
+    async with teller.sweep():
+        await eventually(lambda: teller.node.pubkey == OTHER)
+        teller.node.__class__ = ReplacedInTheMiddle.__bases__[0]
+        looked_up = teller.expected_invoice("on the new node")
+        await eventually(lambda: looked_up in teller.node.lookups)
+    assert first != OTHER
+    assert teller.handed_over[handed_over:] == []

@@ -1,0 +1,316 @@
+"""The posting loop over the memory store: whatever the database does, each event is booked once."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+import structlog
+import trio
+from trio.testing import MockClock, wait_all_tasks_blocked
+
+from adapters.memory import CommitFault, MemoryStore
+from daemon.domain.accounts import LIGHTNING, SUSPENSE
+from daemon.domain.books import Changes, Facts, Wanted
+from daemon.domain.cursors import LndCursor
+from daemon.domain.errors import Conflict, InvariantViolation, LeaseLost
+from daemon.domain.money import Price
+from daemon.domain.node_events import NodeEvent, NodeOpened
+from daemon.domain.ports import Books
+from daemon.posting.board import Board
+from daemon.posting.poster import INBOX_BATCHES, MAX_BATCH, MAX_CONFLICTS, Poster
+from tests.samples import MORNING_MS, NODE, settled
+
+OPENED = NodeOpened(
+    pubkey=NODE, name="lnd1", funds_msat=0, through_index=0, checkpoint_hash=None, opened_at_ms=MORNING_MS
+)
+
+
+class NoPrice:
+    """A bank without a price."""
+
+    def current(self) -> Price | None:
+        """None."""
+        return None
+
+
+@dataclass
+class Counts:
+    """What was told to the metrics port."""
+
+    batches: list[int] = field(default_factory=list)
+    retries: list[str] = field(default_factory=list)
+    outcomes: list[str] = field(default_factory=list)
+    latencies: list[float | None] = field(default_factory=list)
+    cursors: list[LndCursor] = field(default_factory=list)
+
+    def settled(self, *, outcome: str, amount_sat: int, latency_s: float | None) -> None:
+        """Kept."""
+        self.outcomes.append(outcome)
+        self.latencies.append(latency_s)
+
+    def committed(self, *, events: int, duration_s: float) -> None:
+        """Kept."""
+        self.batches.append(events)
+
+    def retried(self, *, cause: str) -> None:
+        """Kept."""
+        self.retries.append(cause)
+
+    def cursor_moved(self, cursor: LndCursor) -> None:
+        """Kept."""
+        self.cursors.append(cursor)
+
+    def node_connected(self, *, node: str, connected: bool) -> None:
+        """Not posting's."""
+
+    def leading(self, leading: bool) -> None:
+        """Not posting's."""
+
+
+class Hungry:
+    """`Books` that conflict as long as one key does not come alone."""
+
+    def __init__(self, books: Books, key: str) -> None:
+        self._books = books
+        self._key = key
+
+    @property
+    def writer_id(self) -> bytes:
+        """The store's."""
+        return self._books.writer_id
+
+    def read_facts(self, wanted: Wanted) -> Facts:
+        """The store's."""
+        return self._books.read_facts(wanted)
+
+    def commit(self, changes: Changes) -> None:
+        """Conflicts, or commits."""
+        if len(changes.keys) > 1 and any(record.key == self._key for record in changes.keys):
+            raise Conflict("only alone")
+        self._books.commit(changes)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._books, name)
+
+
+@dataclass
+class Desk:
+    """A poster on a memory store, whose node is opened empty."""
+
+    store: MemoryStore = field(default_factory=MemoryStore)
+    board: Board = field(default_factory=Board)
+    counts: Counts = field(default_factory=Counts)
+
+    def __post_init__(self) -> None:
+        fence = self.store.leases.acquire(holder="one", ttl_s=60)
+        assert fence is not None
+        self.fence = fence
+        self.poster(self.store.books).commit([OPENED])
+
+    def poster(self, books: Books) -> Poster:
+        """A poster under the fence."""
+        return Poster(
+            books=books,
+            prices=NoPrice(),
+            board=self.board,
+            metrics=self.counts,
+            fence=self.fence,
+            now_ms=lambda: MORNING_MS,
+            rng=random.Random(1),
+        )
+
+    async def post(self, *batches: Sequence[NodeEvent], books: Books | None = None) -> None:
+        """Runs the loop over these batches, all of which wait when it starts, until the inbox is closed."""
+        send, receive = trio.open_memory_channel[Sequence[NodeEvent]](INBOX_BATCHES)
+        for batch in batches:
+            send.send_nowait(batch)
+        send.close()
+        await self.poster(books or self.store.books).run(receive)
+
+    def suspense_sat(self) -> int:
+        """What came in: nobody expects the payments here."""
+        assert self.store.ledger.balance((LIGHTNING, "BTC"))[0] == -self.store.ledger.balance((SUSPENSE, "BTC"))[0]
+        return self.store.ledger.balance((SUSPENSE, "BTC"))[0]
+
+
+@pytest.fixture
+def desk() -> Desk:
+    """A poster's desk."""
+    return Desk()
+
+
+def payments(first: int, last: int) -> list[NodeEvent]:
+    """Settlements of 1 sat each, with these indexes."""
+    return [settled(f"payment-{index}", index, 1_000) for index in range(first, last + 1)]
+
+
+async def test_what_waits_is_committed_at_once(desk: Desk) -> None:
+    """Batches that have arrived become one commit."""
+    await desk.post(payments(1, 2), payments(3, 3), payments(4, 6))
+    assert desk.counts.batches == [6]
+    assert desk.suspense_sat() == 6
+
+
+async def test_a_commit_has_at_most_a_batch(desk: Desk) -> None:
+    """What is longer is committed in pieces, in order; nothing is left over."""
+    await desk.post(payments(1, 2 * MAX_BATCH + 100))
+    assert desk.counts.batches == [MAX_BATCH, MAX_BATCH, 100]
+    assert desk.suspense_sat() == 2 * MAX_BATCH + 100
+    assert [cursor.settle_index for cursor in desk.counts.cursors] == [250, 500, 600]
+
+
+async def test_full_batches_are_not_made_fuller(desk: Desk) -> None:
+    """What waits is taken until a batch is full; the rest waits for the next commit."""
+    full = MAX_BATCH - 1
+    await desk.post(payments(1, full), payments(full + 1, full + 3), payments(full + 4, full + 6))
+    assert desk.counts.batches == [MAX_BATCH, 2, 3]
+
+
+async def test_low_load_does_not_wait_for_a_batch_to_fill(desk: Desk, autojump_clock: MockClock) -> None:
+    """A single event is committed without any time passing."""
+    send, receive = trio.open_memory_channel[Sequence[NodeEvent]](INBOX_BATCHES)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(desk.poster(desk.store.books).run, receive)
+        for number in range(1, 4):
+            await send.send(payments(number, number))
+            await desk.board.wait_changed()
+            assert desk.suspense_sat() == number
+        assert trio.current_time() == 0.0
+        send.close()
+    assert desk.counts.batches == [1, 1, 1]
+
+
+async def test_the_board_shows_what_was_committed(desk: Desk) -> None:
+    """Cursor and feed sequence, after the commit."""
+    await desk.post(payments(1, 3))
+    cursor = desk.board.cursor(NODE)
+    assert cursor is not None
+    assert cursor.settle_index == 3
+    assert desk.board.sequence == desk.store.ledger.head().sequence == 4
+
+
+async def test_a_repeat_writes_nothing(desk: Desk) -> None:
+    """Events whose keys exist need no commit; they are counted as posted already."""
+    steps: list[str] = []
+    await desk.post(payments(1, 2))
+    head = desk.store.ledger.head()
+    desk.store.faults.at_step = steps.append
+    await desk.post(payments(1, 2))
+    assert steps == ["read"]
+    assert desk.store.ledger.head() == head
+    assert desk.counts.outcomes == ["suspended", "suspended", "already_posted", "already_posted"]
+
+
+async def test_a_conflict_is_decided_again(desk: Desk, autojump_clock: MockClock) -> None:
+    """A few conflicts cost a few short pauses; the batch stays whole."""
+    desk.store.faults.plan(*[CommitFault.CONFLICT] * MAX_CONFLICTS)
+    await desk.post(payments(1, 4))
+    assert desk.counts.retries == ["conflict"] * MAX_CONFLICTS
+    assert desk.counts.batches == [4]
+    assert desk.suspense_sat() == 4
+    assert 0 < trio.current_time() < 1
+
+
+async def test_a_batch_that_keeps_conflicting_is_split(desk: Desk, autojump_clock: MockClock) -> None:
+    """After one more conflict than is allowed its halves are committed, in order."""
+    desk.store.faults.plan(*[CommitFault.CONFLICT] * (MAX_CONFLICTS + 1))
+    await desk.post(payments(1, 5))
+    assert desk.counts.batches == [2, 3]
+    assert desk.suspense_sat() == 5
+
+
+async def test_one_event_does_not_block_the_rest(desk: Desk, autojump_clock: MockClock) -> None:
+    """A batch in which one event conflicts is split until that event stands alone; all are booked once."""
+    events = payments(1, 8)
+    odd = settled("payment-6", 6, 1_000)
+    books = Hungry(desk.store.books, f"ln:{NODE}:{odd.payment_hash}")
+    await desk.post(events, books=books)
+    assert desk.counts.batches == [4, 1, 1, 2]
+    assert desk.suspense_sat() == 8
+
+
+async def test_an_event_that_conflicts_alone_stops_the_process(desk: Desk, autojump_clock: MockClock) -> None:
+    """Nobody else writes its documents again and again: something is broken, and nothing is written."""
+    desk.store.faults.plan(*[CommitFault.CONFLICT] * 100)
+    with pytest.raises(InvariantViolation, match="conflicts again and again"):
+        await desk.post(payments(1, 2))
+    assert desk.counts.batches == []
+    assert desk.suspense_sat() == 0
+
+
+async def test_an_outage_is_waited_out(desk: Desk, autojump_clock: MockClock) -> None:
+    """Pauses double up to five seconds, with jitter; the batch is kept and booked when the database is back."""
+    desk.store.faults.plan(*[CommitFault.UNAVAILABLE] * 10)
+    with structlog.testing.capture_logs() as logs:
+        await desk.post(payments(1, 3))
+    waits = [log["retry_in_s"] for log in logs if log["event"] == "commit.waiting"]
+    assert waits == [0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 5.0, 5.0, 5.0]
+    assert sum(waits) / 2 <= trio.current_time() < sum(waits)
+    assert desk.counts.retries == ["unavailable"] * 10
+    assert desk.counts.batches == [3]
+    assert desk.suspense_sat() == 3
+
+
+@pytest.mark.parametrize("fault", [CommitFault.REPLY_LOST, CommitFault.REQUEST_LOST])
+async def test_an_unknown_commit_is_resolved_by_reading_again(
+    desk: Desk, fault: CommitFault, autojump_clock: MockClock
+) -> None:
+    """Whether it was written or not: booked once, and the cursor and the board are right."""
+    desk.store.faults.plan(fault, fault, fault)
+    await desk.post(payments(1, 3))
+    assert desk.suspense_sat() == 3
+    assert desk.store.ledger.head().sequence == desk.board.sequence == 4
+    cursor = desk.board.cursor(NODE)
+    assert cursor is not None
+    assert cursor.settle_index == 3
+
+
+async def test_another_leader_ends_the_loop(desk: Desk) -> None:
+    """A raised fence is LeaseLost, before anything is written."""
+    steps: list[str] = []
+    desk.store.leases.acquire(holder="one", ttl_s=60)
+    desk.store.faults.at_step = steps.append
+    with pytest.raises(LeaseLost):
+        await desk.post(payments(1, 3))
+    assert steps == ["read"]
+    assert desk.suspense_sat() == 0
+
+
+async def test_a_leader_that_is_replaced_before_its_commit_writes_nothing(desk: Desk) -> None:
+    """The fence is checked by the commit itself, not only by the read before it."""
+
+    def replace_leader(step: str) -> None:
+        if step == "commit":
+            desk.store.leases.acquire(holder="one", ttl_s=60)
+
+    desk.store.faults.at_step = replace_leader
+    with pytest.raises(LeaseLost):
+        await desk.post(payments(1, 3))
+    assert desk.suspense_sat() == 0
+
+
+async def test_the_loop_drains_what_was_sent_before_the_end(desk: Desk) -> None:
+    """Who closes the inbox still gets everything posted that is in it."""
+    send, receive = trio.open_memory_channel[Sequence[NodeEvent]](INBOX_BATCHES)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(desk.poster(desk.store.books).run, receive)
+        await wait_all_tasks_blocked()
+        for number in range(1, 4):
+            send.send_nowait(payments(number, number))
+        send.close()
+    assert desk.suspense_sat() == 3
+
+
+async def test_latency_is_measured_from_the_node_to_the_commit(desk: Desk) -> None:
+    """Where the event bears the time at which it was read, and nowhere else."""
+    measured, unmeasured = settled("a", 1, 1_000), settled("b", 2, 1_000)
+    measured.seen_at_ns = 1
+    await desk.post([measured, unmeasured])
+    latency_s, none = desk.counts.latencies
+    assert latency_s is not None
+    assert latency_s > 0
+    assert none is None

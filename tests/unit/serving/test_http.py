@@ -1,0 +1,123 @@
+"""Metrics and health over HTTP."""
+
+from __future__ import annotations
+
+import http.client
+import socket
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import pytest
+
+from daemon.domain.cursors import LndCursor
+from daemon.serving.heartbeat import MAX_AGE_S, Heartbeat
+from daemon.serving.http import MAX_REQUESTS, HttpServer, start_http
+from tests.unit.serving.bank_in_memory import Bank, open_bank
+
+
+@dataclass(slots=True)
+class Site:
+    bank: Bank
+    server: HttpServer
+    now: list[float]
+
+    def get(self, path: str) -> tuple[int, str]:
+        connection = http.client.HTTPConnection("127.0.0.1", self.server.port, timeout=20)
+        try:
+            connection.request("GET", path)
+            response = connection.getresponse()
+            return response.status, response.read().decode()
+        finally:
+            connection.close()
+
+
+@pytest.fixture
+def site() -> Iterator[Site]:
+    bank, now = open_bank(), [100.0]
+    heartbeat = Heartbeat(clock=lambda: now[0])
+    server = start_http(bank.api, heartbeat=heartbeat, metrics=bank.metrics, host="127.0.0.1", port=0)
+    yield Site(bank, server, now)
+    server.stop()
+
+
+def test_a_leader_with_its_database_is_ready(site: Site) -> None:
+    """A node that is away is shown, but balances are still answered."""
+    site.bank.statuses[1].state = "connecting"
+    assert site.get("/readyz") == (200, "ready\nnode alice: live\nnode bob: connecting\n")
+
+
+def test_what_keeps_from_serving_is_said(site: Site) -> None:
+    """No database, standby, drain: 503 with the reason first."""
+    site.bank.probe.away = "no primary"
+    assert site.get("/readyz") == (503, "database: no primary\nnode alice: live\nnode bob: live\n")
+    site.bank.probe.away = None
+    site.bank.api.gate.stand_by()
+    status, body = site.get("/readyz")
+    assert (status, body.split(":")[0]) == (503, "standby")
+    assert site.get("/healthz") == (200, "alive\n")
+
+
+def test_a_loop_that_hangs_is_not_healthy(site: Site) -> None:
+    """Answered all the same: these are other threads."""
+    site.now[0] += MAX_AGE_S
+    assert site.get("/healthz") == (200, "alive\n")
+    site.now[0] += 1
+    assert site.get("/healthz") == (503, "the main loop has not turned for 16 s\n")
+
+
+def test_metrics_are_served_with_their_units(site: Site) -> None:
+    """Names and values as dashboards and alert rules use them."""
+    metrics = site.bank.metrics
+    metrics.settled(outcome="posted", amount_sat=1000, latency_s=0.004)
+    metrics.settled(outcome="posted_unpriced", amount_sat=5, latency_s=None)
+    metrics.settled(outcome="already_posted", amount_sat=0, latency_s=None)
+    metrics.committed(events=3, duration_s=0.003)
+    metrics.retried(cause="conflict")
+    metrics.leading(True)
+    metrics.node_connected(node="alice", connected=True)
+    metrics.cursor_moved(
+        LndCursor(pubkey=site.bank.node.pubkey, name="alice", settle_index=5, booked_above=((8, 9),), remainder_msat=7)
+    )
+    site.bank.board.publish(cursors=(), sequence=42)
+    status, page = site.get("/metrics?x=1")
+    assert status == 200
+    for line in (
+        'tellerd_outcomes_total{outcome="posted"} 1.0',
+        'tellerd_outcomes_total{outcome="posted_unpriced"} 1.0',
+        'tellerd_received_satoshis_total{outcome="posted"} 1000.0',
+        "tellerd_settlement_latency_seconds_count 1.0",
+        'tellerd_settlement_latency_seconds_bucket{le="0.005"} 1.0',
+        "tellerd_commit_events_sum 3.0",
+        "tellerd_commit_duration_seconds_sum 0.003",
+        'tellerd_commit_retries_total{cause="conflict"} 1.0',
+        "tellerd_leader 1.0",
+        'tellerd_node_connected{node="alice"} 1.0',
+        'tellerd_settle_index{node="alice"} 5.0',
+        'tellerd_open_gaps{node="alice"} 2.0',
+        'tellerd_remainder_millisatoshis{node="alice"} 7.0',
+        "tellerd_feed_sequence 42.0",
+        'tellerd_build_info{version="0.1.0"} 1.0',
+    ):
+        assert f"\n{line}\n" in page
+    assert 'tellerd_received_satoshis_total{outcome="already_posted"}' not in page
+
+
+def test_other_paths_are_not_found(site: Site) -> None:
+    """And POST is not implemented."""
+    assert site.get("/")[0] == 404
+
+
+def test_clients_that_say_nothing_are_bounded(site: Site) -> None:
+    """When every place is taken, one more is turned away at once, and the places come back."""
+    silent = [socket.create_connection(("127.0.0.1", site.server.port), timeout=20) for _ in range(MAX_REQUESTS)]
+    turned_away = socket.create_connection(("127.0.0.1", site.server.port), timeout=20)
+    assert turned_away.recv(1) == b""
+    for client in (*silent, turned_away):
+        client.close()
+    for _ in range(100):
+        try:
+            assert site.get("/healthz")[0] == 200
+            return
+        except (http.client.HTTPException, ConnectionError):
+            continue
+    pytest.fail("no place was given back")

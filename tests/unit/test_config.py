@@ -1,0 +1,246 @@
+"""The configuration: what is read, and how what is wrong is said."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+from structlog.testing import capture_logs
+
+from daemon.config import Address, Config, ConfigError, load_config
+
+SMALLEST = """
+network = "regtest"
+
+[mongo]
+url = "mongodb://127.0.0.1:27017/?replicaSet=rs0"
+database = "tellerd"
+
+[[lnd]]
+name = "lnd1"
+address = "127.0.0.1:10009"
+tls_cert_file = "tls.cert"
+macaroon_file = "tellerd.macaroon"
+"""
+
+WHOLE = (
+    SMALLEST
+    + """
+[bitcoind]
+rpc_url = "http://127.0.0.1:18443"
+rpc_cookie_file = ".cookie"
+zmq = ["tcp://127.0.0.1:28332"]
+xpub = "tpubD6NzVbkrYhZ4"
+
+[prices]
+source = "fixed"
+usd_per_btc = "60000.00"
+
+[api]
+listen = "127.0.0.1:50051"
+
+[http]
+listen = "127.0.0.1:9464"
+"""
+)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A folder with the files that the configuration names."""
+    (tmp_path / "tls.cert").write_text("cert")
+    (tmp_path / "tellerd.macaroon").write_bytes(b"macaroon")
+    return tmp_path
+
+
+def load(folder: Path, text: str, **environ: str) -> Config:
+    path = folder / "tellerd.toml"
+    path.write_text(text)
+    return load_config(path, environ)
+
+
+def error(folder: Path, text: str, **environ: str) -> str:
+    """What is said, without the file's name in front; always one line."""
+    with pytest.raises(ConfigError) as caught:
+        load(folder, text, **environ)
+    said = str(caught.value)
+    assert "\n" not in said
+    assert said.split(": ")[0] in {str(folder / "tellerd.toml"), *environ}
+    return said.partition(": ")[2]
+
+
+def test_the_smallest_configuration_has_defaults(folder: Path) -> None:
+    """Lightning only, no prices, both servers on loopback; relative paths are relative to the file."""
+    config = load(folder, SMALLEST)
+    assert config.network == "regtest"
+    assert config.mongo.url.get_secret_value() == "mongodb://127.0.0.1:27017/?replicaSet=rs0"
+    assert (config.mongo.database, config.mongo.init) == ("tellerd", False)
+    assert config.lnd[0].address == Address("127.0.0.1", 10009)
+    assert config.lnd[0].tls_cert_file == folder / "tls.cert"
+    assert (config.bitcoind, config.prices) == (None, None)
+    assert (str(config.api.listen), str(config.http.listen)) == ("127.0.0.1:50051", "127.0.0.1:9464")
+    assert config.posting.lease_ttl_s == 5.0
+
+
+def test_the_documented_configuration_is_read(folder: Path) -> None:
+    """Every name of design.md section 9; that the chain is not followed yet is logged, not refused."""
+    with capture_logs() as logs:
+        config = load(folder, WHOLE)
+    assert config.bitcoind is not None
+    assert config.prices is not None
+    assert config.bitcoind.zmq == ("tcp://127.0.0.1:28332",)
+    assert config.prices.usd_per_btc == Decimal("60000.00")
+    assert [entry["event"] for entry in logs] == ["config.bitcoind_not_followed"]
+
+
+def test_the_environment_goes_before_the_file(folder: Path) -> None:
+    """Sections, list entries, new list entries, numbers and truth values; what other programs read is left alone."""
+    config = load(
+        folder,
+        SMALLEST,
+        TELLERD_NETWORK="signet",
+        TELLERD_MONGO__DATABASE="other",
+        TELLERD_MONGO__INIT="true",
+        TELLERD_POSTING__LEASE_TTL_S="2.5",
+        TELLERD_API__MAX_STREAMS="8",
+        TELLERD_LND__0__ADDRESS="[::1]:10010",
+        TELLERD_LND__1__NAME="lnd2",
+        TELLERD_LND__1__ADDRESS="127.0.0.1:10011",
+        TELLERD_LND__1__TLS_CERT_FILE="tls.cert",
+        TELLERD_LND__1__MACAROON_FILE="tellerd.macaroon",
+        TELLERD_LND="/usr/bin/lnd",
+        TELLERD_MONGOD="/usr/bin/mongod",
+        HOME="/root",
+    )
+    assert (config.network, config.mongo.database, config.mongo.init) == ("signet", "other", True)
+    assert (config.posting.lease_ttl_s, config.api.max_streams) == (2.5, 8)
+    assert [node.name for node in config.lnd] == ["lnd1", "lnd2"]
+    assert str(config.lnd[0].address) == "[::1]:10010"
+
+
+def test_the_url_can_stand_in_a_file(folder: Path) -> None:
+    """A secret by file: read once, white space around it dropped."""
+    (folder / "url").write_text("mongodb://user:pass@host/?replicaSet=rs0\n")
+    config = load(folder, SMALLEST.replace('url = "mongodb://127.0.0.1:27017/?replicaSet=rs0"', 'url_file = "url"'))
+    assert config.mongo.url.get_secret_value() == "mongodb://user:pass@host/?replicaSet=rs0"
+    assert "pass" not in repr(config)
+
+
+def test_values_are_frozen(folder: Path) -> None:
+    """Nobody changes the configuration while the daemon runs."""
+    config = load(folder, SMALLEST)
+    with pytest.raises(ValidationError):
+        config.network = "mainnet"  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ('network = "regtest"', "", "network: missing; add this key"),
+        ('network = "regtest"', 'network = "testnet9"', "network: 'testnet9' cannot be used: "),
+        ('database = "tellerd"', 'databse = "tellerd"', "mongo.database: missing; add this key"),
+        ("[mongo]", "colour = 1\n[mongo]", "colour: unknown key; remove it or mend its spelling"),
+        ('name = "lnd1"', 'name = "lnd1"\nmacaron = "x"', "lnd.0.macaron: unknown key; "),
+        ('database = "tellerd"', "database = 7", "mongo.database: 7 cannot be used: "),
+        ('database = "tellerd"', 'database = "a b"', "mongo.database: 'a b' cannot be used: does not match "),
+        (
+            'database = "tellerd"',
+            'database = "t"\ninit = "yes"',
+            "mongo.init: 'yes' cannot be used: give true",
+        ),
+        ('database = "tellerd"', 'database = "t"\nurl_file = "x"', "mongo: give either url or url_file"),
+        ('"tls.cert"', '"tls.crt"', "no file at "),
+        ('"127.0.0.1:10009"', '"127.0.0.1"', """lnd.0.address: '127.0.0.1' cannot be used: give "host:port","""),
+        ('"127.0.0.1:10009"', '"127.0.0.1:65536"', "lnd.0.address: "),
+        ("[[lnd]]", "[[lnds]]", "lnd: missing; add this key"),
+        ("[[lnd]]", "[lnd]", "lnd: "),
+        ("[mongo]", "[mongo", "not TOML: "),
+    ],
+)
+def test_what_is_wrong_is_one_line_with_key_value_and_remedy(folder: Path, old: str, new: str, said: str) -> None:
+    """Unknown key, wrong type, missing key, missing file, not TOML."""
+    assert old in SMALLEST
+    assert said in error(folder, SMALLEST.replace(old, new, 1))
+
+
+@pytest.mark.parametrize(
+    ("section", "said"),
+    [
+        ('[api]\nlisten = "0.0.0.0:50051"', "api.listen: '0.0.0.0:50051' cannot be used: the API has neither TLS"),
+        ('[api]\nlisten = "example.com:1"', "listens on loopback only"),
+        ("[api]\nmax_streams = 33", "api.max_streams: 33 cannot be used: "),
+        ("[api]\nmax_streams = 1.5", "api.max_streams: 1.5 cannot be used: "),
+        ('[posting]\nlease_ttl_s = "5"', "posting.lease_ttl_s: '5' cannot be used: give a number"),
+        ("[posting]\nlease_ttl_s = true", "posting.lease_ttl_s: True cannot be used: give a number"),
+        ('[prices]\nsource = "blink"', "prices.source: 'blink' cannot be used: prices from Blink come in a later"),
+        ('[prices]\nsource = "fixed"', 'prices: source "fixed" needs usd_per_btc'),
+        (
+            '[prices]\nsource = "fixed"\nusd_per_btc = "-1"',
+            "prices.usd_per_btc: '-1' cannot be used: give",
+        ),
+        ('[prices]\nsource = "fixed"\nusd_per_btc = "nan"', "give dollars per bitcoin"),
+        ('[prices]\nsource = "http"\nurl = "http://x/"', 'prices: source "http" needs url and json_path'),
+        ('[prices]\nsource = "http"\nurl = "file:///etc/passwd"\njson_path = "a"', "prices.url: "),
+        ('[bitcoind]\nrpc_url = "http://u:p@h"', "bitcoind.rpc_url: the value (not shown)"),
+    ],
+)
+def test_what_is_wrong_in_a_section_names_it(folder: Path, section: str, said: str) -> None:
+    """Bounds, choices, and keys that need each other."""
+    assert said in error(folder, SMALLEST + section)
+
+
+def test_an_error_in_the_environment_names_the_variable(folder: Path) -> None:
+    """The file is not to blame."""
+    assert error(folder, SMALLEST, TELLERD_MONGO__INIT="maybe").startswith("mongo.init: 'maybe' cannot be used: ")
+    assert error(folder, SMALLEST, TELLERD_MONGO__COLOUR="red").startswith("mongo.colour: unknown key")
+    assert "no place for '2'" in error(folder, SMALLEST, TELLERD_LND__2__NAME="x")
+    assert "no place for 'name'" in error(folder, SMALLEST, TELLERD_LND__NAME="x")
+    assert "no place for 'deep'" in error(folder, SMALLEST, TELLERD_MONGO__URL__DEEP="x")
+
+
+@pytest.mark.parametrize("url", ["postgres://u:hunter2@h/", "hunter2"])
+def test_a_secret_is_never_shown(folder: Path, url: str) -> None:
+    """Neither from file nor environment, nor from url_file."""
+    good = "mongodb://127.0.0.1:27017/?replicaSet=rs0"
+    for said in (
+        error(folder, SMALLEST.replace(good, url)),
+        error(folder, SMALLEST, TELLERD_MONGO__URL=url),
+    ):
+        assert said.startswith("mongo.url: the value (not shown) cannot be used: give ")
+        assert "hunter2" not in said
+    (folder / "url").write_text(url)
+    said = error(folder, SMALLEST.replace(f'url = "{good}"', 'url_file = "url"'))
+    assert said.startswith("mongo.url_file: ")
+    assert "hunter2" not in said
+
+
+def test_two_nodes_of_one_name_are_refused(folder: Path) -> None:
+    """Names are what metrics and requests tell nodes apart by."""
+    entry = SMALLEST[SMALLEST.index("[[lnd]]") :]
+    assert "two nodes are named 'lnd1'" in error(folder, SMALLEST + entry)
+
+
+def test_a_missing_file_is_one_line(tmp_path: Path) -> None:
+    """With the way to give one."""
+    with pytest.raises(ConfigError, match=r"absent\.toml: No such file or directory; give .* --config FILE$"):
+        load_config(tmp_path / "absent.toml", {})
+
+
+@pytest.mark.parametrize(
+    ("text", "loopback"),
+    [
+        ("127.0.0.1", True),
+        ("127.8.0.1", True),
+        ("::1", True),
+        ("localhost", True),
+        ("0.0.0.0", False),
+        ("::", False),
+        ("10.0.0.1", False),
+        ("localhost.example.com", False),
+    ],
+)
+def test_loopback_is_known(text: str, loopback: bool) -> None:
+    """By address, or the one name that means it."""
+    assert Address(text, 1).is_loopback is loopback

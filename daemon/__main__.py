@@ -11,9 +11,10 @@ from pathlib import Path
 import structlog
 import trio
 
+import daemon.logs  # before anything that imports grpc, see there
 from adapters.mongo import MongoStore
 from adapters.mongo.audit import audit_of
-from daemon import __version__, app, check, logs
+from daemon import __version__, app, check
 from daemon.config import Config, ConfigError, load_config
 from daemon.domain.errors import BadInput, InvariantViolation, Misconfigured, Unavailable
 from daemon.posting.verify import verify
@@ -24,6 +25,8 @@ EXIT_USAGE = 2
 """The configuration or the command line cannot be used."""
 EXIT_UNAVAILABLE = 3
 """The database cannot be reached now; the same command may work later."""
+EXIT_INTERRUPTED = 130
+"""Ctrl-C while the daemon waits for its database: there is nothing to drain yet."""
 
 log = structlog.get_logger()
 
@@ -31,13 +34,16 @@ log = structlog.get_logger()
 def main(argv: Sequence[str] | None = None) -> None:
     """The entry point; ends the process with the command's exit code."""
     arguments = _parser().parse_args(argv)
-    logs.set_up(is_terminal=sys.stderr.isatty())
+    daemon.logs.set_up(is_terminal=sys.stderr.isatty())
     try:
         config = load_config(arguments.config, os.environ)
         sys.exit(_COMMANDS[arguments.command](config))
     except (ConfigError, BadInput) as problem:
         _complain(str(problem))
         sys.exit(EXIT_USAGE)
+    except (InvariantViolation, Misconfigured) as broken:
+        _complain(str(broken))
+        sys.exit(EXIT_BROKEN)
     except Unavailable as outage:
         _complain(str(outage))
         sys.exit(EXIT_UNAVAILABLE)
@@ -69,12 +75,15 @@ def _run(config: Config) -> int:
 
 
 def _ended_by(group: BaseExceptionGroup[BaseException]) -> int:
-    """A broken invariant, a node that is not the configured one, or a bug; the exit code is never 0."""
-    told, bugs = group.split((InvariantViolation, Misconfigured))
+    """A broken invariant, a node that is not the configured one, Ctrl-C, or a bug; the exit code is never 0."""
+    rest = group.split(KeyboardInterrupt)[1]
+    if rest is None:
+        return EXIT_INTERRUPTED
+    told, bugs = rest.split((InvariantViolation, Misconfigured))
     if bugs is not None:
         log.critical("process.crashed", exc_info=bugs)
     for reason in _leaves(told) if told is not None else ():
-        log.critical("process.stopped", reason=str(reason), why="better stopped than wrong")
+        log.critical("process.stopped", reason=str(reason))
     return EXIT_BROKEN
 
 

@@ -257,6 +257,7 @@ async def _cancel_on(stopping: trio.Event, scope: trio.CancelScope) -> None:
 
 
 def _start_intake(teller: Teller, intake: trio.Nursery, inbox: Inbox) -> None:
+    finder = JournalFinder(journals=teller.store.journals, inbox=inbox)
     for node, status in zip(teller.nodes, teller.statuses, strict=True):
         follower = LightningFollower(
             node=node,
@@ -266,11 +267,11 @@ def _start_intake(teller: Teller, intake: trio.Nursery, inbox: Inbox) -> None:
             inbox=inbox,
             status=status,
             metrics=teller.metrics,
+            adopted=finder.adopted,
         )
-        sweep = OpenInvoiceSweep(node=node, documents=teller.store.open_invoices, inbox=inbox)
+        sweep = OpenInvoiceSweep(node=node, documents=teller.store.open_invoices, board=teller.board, inbox=inbox)
         _supervise(teller, intake, follower.run, name=f"follow {node.name}", on_state=follower.show)
         _supervise(teller, intake, sweep.run, name=f"open invoices of {node.name}")
-    finder = JournalFinder(journals=teller.store.journals, inbox=inbox)
     _supervise(teller, intake, finder.run, name="journals of other programs")
 
 

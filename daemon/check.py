@@ -71,7 +71,7 @@ def _node(config: LndConfig, network: str) -> Iterator[Finding]:
     try:
         info = node.get_info()
         if info.network != network:
-            yield _ill(what, f"is on {info.network}; set network = {info.network!r}, or give a {network} node")
+            yield _ill(what, f'is on {info.network}; set network = "{info.network}", or give a {network} node')
             return
         yield _well(
             what, f"{info.pubkey}, LND {info.version.partition(' ')[0]}, {info.network}, block {info.block_height}"
@@ -82,7 +82,7 @@ def _node(config: LndConfig, network: str) -> Iterator[Finding]:
         if not info.synced_to_chain:
             yield _ill(what, "is not synced to the chain: wait, or look at its bitcoind")
     except (Unavailable, NodeRefused) as problem:
-        yield _ill(what, str(problem))
+        yield _ill(what, str(problem).removeprefix(config.name).lstrip(": "))
     finally:
         node.close()
 

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 import structlog
+
+# gRPC's core writes lines of its own past every logger, in another format, and what they say comes as the error of a
+# call, too. It reads this variable when grpc is imported, so this module goes before that; set it to see the lines.
+os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 
 
 def _terminal() -> structlog.typing.Processor:

@@ -6,11 +6,13 @@ from dataclasses import replace
 
 from adapters.memory.faults import CommitFaults
 from adapters.memory.state import BalanceSnapshot, LedgerJournal, Link, Tables
+from daemon.domain.accounts import LIGHTNING
 from daemon.domain.books import Changes, Expectation, Facts, SealedEntry, Wanted
 from daemon.domain.cursors import LndCursor
 from daemon.domain.entries import JournalEntry, Leg
 from daemon.domain.errors import Conflict, LeaseLost
 from daemon.domain.identifiers import JournalId, PaymentHash
+from daemon.domain.money import Currency
 from daemon.domain.ports import AccountEntry
 
 
@@ -39,10 +41,15 @@ class MemoryBooks:
                     if payment_hash in tables.invoices
                 },
                 suspense={key: replace(tables.suspense[key]) for key in wanted.keys if key in tables.suspense},
-                cursors={pubkey: tables.cursors[pubkey] for pubkey in wanted.pubkeys if pubkey in tables.cursors},
+                cursors={
+                    pubkey: cursor
+                    for pubkey, cursor in tables.cursors.items()
+                    if wanted.opening or pubkey in wanted.pubkeys
+                },
                 booked_elsewhere={
                     payment_hash for payment_hash in wanted.payment_hashes if self._is_booked_elsewhere(payment_hash)
                 },
+                lightning_balance=tables.balances.get((LIGHTNING, Currency.BTC), 0) if wanted.opening else 0,
             )
 
     def commit(self, changes: Changes) -> None:

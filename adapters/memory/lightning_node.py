@@ -70,7 +70,7 @@ class MemoryLightningNode:
         self._away: str | None = None
         self._subscribers: list[_Subscriber] = []
         self.deliver_live = True
-        self.htlcs_in_flight = 0
+        self.incoming_hashes: tuple[PaymentHash, ...] = ()
 
     # --- the port ---------------------------------------------------------------------------------
 
@@ -109,7 +109,7 @@ class MemoryLightningNode:
         with self._reachable():
             return NodeFunds(
                 funds_msat=self._funds_msat,
-                htlcs_in_flight=self.htlcs_in_flight,
+                incoming_hashes=self.incoming_hashes,
                 quiet_token=f"{self._pubkey}:{self._commitments}",
             )
 

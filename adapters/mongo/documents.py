@@ -160,6 +160,7 @@ def cursor_of(cursor: LndCursor, committed_at_ms: int) -> Document:
         "booked_msat": Int64(cursor.booked_msat),
         "remainder_msat": cursor.remainder_msat,
         "rounding_sats": Int64(cursor.rounding_sats),
+        "absorbed_sat": Int64(cursor.absorbed_sat),
         "updated_at": DatetimeMS(committed_at_ms),
     }
 
@@ -178,6 +179,7 @@ def cursor_from(document: Document) -> LndCursor:
         booked_msat=int(document["booked_msat"]),
         remainder_msat=document["remainder_msat"],
         rounding_sats=int(document["rounding_sats"]),
+        absorbed_sat=int(document["absorbed_sat"]),
     )
 
 

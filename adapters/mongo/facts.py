@@ -7,9 +7,10 @@ from collections.abc import Iterable
 from pymongo.database import Database
 
 from adapters.mongo import collections as names
-from adapters.mongo.documents import Document, cursor_from, head_from, suspense_from
+from adapters.mongo.documents import Document, balance_id, cursor_from, head_from, suspense_from
 from adapters.mongo.errors import mapped
 from adapters.mongo.snapshots import not_made_by
+from daemon.domain.accounts import LIGHTNING
 from daemon.domain.books import Expectation, Facts, Wanted
 from daemon.domain.errors import InvariantViolation
 from daemon.domain.identifiers import AccountId, NodePubkey, PaymentHash, WalletId
@@ -51,6 +52,7 @@ class FactsReader:
             suspense={entry.key: entry for entry in suspense},
             cursors={cursor.pubkey: cursor for cursor in cursors},
             booked_elsewhere={PaymentHash(document["hash"]) for document in by_kind.get("leg", ())},
+            lightning_balance=sum(int(document["balance"]) for document in by_kind.get("balance", ())),
         )
 
     def _learn_currencies(self, wallet_ids: Iterable[str]) -> None:
@@ -98,6 +100,9 @@ def _pipeline(wanted: Wanted, writer_id: bytes) -> list[Document]:
         # Ours are told by their keys: the same hash, paid on another node, is money of its own.
         elsewhere = {"hash": {"$in": hashes}, "type": "invoice", **not_made_by(writer_id, "$_journal")}
         union(names.LEGS, "leg", elsewhere, {"hash": 1})
-    if wanted.pubkeys:
+    if wanted.opening:
+        union(names.CURSORS, "cursor", {})
+        union(names.BALANCES, "balance", {"_id": balance_id(LIGHTNING, Currency.BTC)}, {"balance": 1})
+    elif wanted.pubkeys:
         union(names.CURSORS, "cursor", {"_id": {"$in": [f"lnd:{pubkey}" for pubkey in wanted.pubkeys]}})
     return stages

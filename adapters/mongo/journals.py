@@ -63,12 +63,7 @@ class MongoJournals:
         for leg in self._db[names.LEGS].find({"_journal": {"$in": ids}}).sort("_id", 1) if ids else ():
             legs.setdefault(leg["_journal"], []).append(leg)
         return [
-            ForeignJournalFound(
-                journal_id=JournalId(str(journal["_id"])),
-                datetime_ms=milliseconds(journal["datetime"]),
-                memo=journal.get("memo") or "",
-                legs=tuple(leg_from(leg) for leg in legs[journal["_id"]]),
-            )
+            _found(journal, legs[journal["_id"]])
             for journal in journals
             if legs.get(journal["_id"]) and len(legs[journal["_id"]]) == len(journal["_transactions"])
         ]
@@ -95,6 +90,20 @@ class MongoJournals:
         hints, self._hints = self._hints, None
         if hints is not None:
             hints.close()
+
+
+def _found(journal: Document, legs: list[Document]) -> ForeignJournalFound:
+    try:
+        readable, unreadable = tuple(leg_from(leg) for leg in legs), ""
+    except InvariantViolation as problem:
+        readable, unreadable = (), str(problem)
+    return ForeignJournalFound(
+        journal_id=JournalId(str(journal["_id"])),
+        datetime_ms=milliseconds(journal["datetime"]),
+        memo=journal.get("memo") or "",
+        legs=readable,
+        unreadable=unreadable,
+    )
 
 
 def leg_from(document: Document) -> Leg:

@@ -80,6 +80,8 @@ class Wanted:
     keys: set[str] = field(default_factory=set)
     payment_hashes: set[PaymentHash] = field(default_factory=set)
     pubkeys: set[NodePubkey] = field(default_factory=set)
+    opening: bool = False
+    """A node is opened: all nodes' cursors and the Lightning account's balance are needed, too."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -88,6 +90,7 @@ class Facts:
 
     `booked` are the keys that exist. `booked_elsewhere` are payment hashes that another program has
     booked as a Lightning receive (a leg with this hash and type "invoice" that no key of ours covers).
+    `lightning_balance` is the Lightning account's (credit minus debit, sats), read only where `Wanted.opening`.
     """
 
     head: Head
@@ -96,6 +99,7 @@ class Facts:
     suspense: Mapping[str, SuspenseEntry]
     cursors: Mapping[NodePubkey, LndCursor]
     booked_elsewhere: set[PaymentHash]
+    lightning_balance: int = 0
 
 
 @dataclass(slots=True, kw_only=True)

@@ -29,7 +29,8 @@ class LndCursor:
     opening balance unless a document waits for them; None until the node has been opened.
     `booked_msat`: what the books hold for this node, to the msat: whole sats on its asset account, and
     the remainder. `remainder_msat`: what is left of a sat (0 to 999) after whole sats. `rounding_sats`:
-    full sats that the remainders have added up to and that were booked.
+    full sats that the remainders have added up to and that were booked. `absorbed_sat`: what other programs
+    had booked on the Lightning account before the first node was opened; the opening took it into account.
     """
 
     pubkey: NodePubkey
@@ -42,6 +43,7 @@ class LndCursor:
     booked_msat: int = 0
     remainder_msat: int = 0
     rounding_sats: int = 0
+    absorbed_sat: int = 0
 
     @property
     def opened(self) -> bool:

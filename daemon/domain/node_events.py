@@ -70,12 +70,16 @@ class NodeRestored:
 
 @dataclass(slots=True, kw_only=True)
 class ForeignJournalFound:
-    """Another program wrote a journal into the book; `legs` are in the order of their `_id`."""
+    """Another program wrote a journal into the book; `legs` are in the order of their `_id`.
+
+    `unreadable` says why its amounts are not money (a fraction of a minor unit); `legs` are empty then.
+    """
 
     journal_id: JournalId
     datetime_ms: int
     memo: str
     legs: tuple[Leg, ...]
+    unreadable: str = ""
 
 
 NodeEvent = InvoiceSettled | ListingCompleted | NodeOpened | NodeRestored | ForeignJournalFound

@@ -77,13 +77,14 @@ class InvoicePage:
 class NodeFunds:
     """What a node holds in its channels, at one moment.
 
-    `funds_msat`: local balances, commitment fees and anchors where we opened the channel, pending opens,
-    incoming HTLCs of settled invoices excluded. `quiet_token` changes with every commitment update;
-    `htlcs_in_flight` counts unresolved HTLCs: the figure can only be trusted at 0.
+    `funds_msat`: local balances, outgoing HTLCs that are not resolved, commitment fees and anchors where we
+    opened the channel, pending opens. `quiet_token` changes with every commitment update. `incoming_hashes`
+    are the payment hashes of incoming HTLCs that are not resolved: they are not in the figure, which can be
+    trusted only if none of them pays a settled invoice.
     """
 
     funds_msat: int
-    htlcs_in_flight: int
+    incoming_hashes: tuple[PaymentHash, ...]
     quiet_token: str
 
 

@@ -43,6 +43,8 @@ class JournalFinder:
     inbox: Inbox
     now: Callable[[], datetime] = utc_now
     pace: Pace = field(default_factory=Pace)
+    adopted: trio.Event = field(default_factory=trio.Event)
+    """Set after the first complete sweep."""
     _thread: trio.CapacityLimiter = field(init=False)
 
     def __post_init__(self) -> None:
@@ -55,6 +57,7 @@ class JournalFinder:
         while True:
             began = self.now()
             await self._sweep(after)
+            self.adopted.set()
             healthy()
             after = smallest_id(began.timestamp() - OVERLAP_S)
             if trio.current_time() - complete_at > _COMPLETE_S:

@@ -58,6 +58,8 @@ class LightningFollower:
     inbox: Inbox
     status: NodeStatus
     metrics: Metrics
+    adopted: trio.Event
+    """Set when the journals that other programs wrote so far are handed over: the opening counts on them."""
     now: Callable[[], datetime] = utc_now
     pace: Pace = field(default_factory=Pace)
     _calls: NodeCalls = field(init=False)
@@ -233,6 +235,8 @@ class _Connected:
 
     async def _open(self, seen: Seen) -> None:
         follower = self.follower
+        follower.status.state = "waiting for the journals of other programs"
+        await follower.adopted.wait()
         follower.status.state = "opening"
         opening = await wait_quiet(
             follower._calls,

@@ -23,6 +23,7 @@ from daemon.ingest.handover import Handover, Inbox
 from daemon.ingest.lightning import utc_now
 from daemon.ingest.node_calls import NodeCalls
 from daemon.ingest.pace import Pace
+from daemon.posting.board import Board
 
 PAGE: Final = 50
 """Documents read, looked up and handed over together: one second's worth of look-ups."""
@@ -57,6 +58,7 @@ class OpenInvoiceSweep:
 
     node: LightningNode
     documents: OpenInvoices
+    board: Board
     inbox: Inbox
     now: Callable[[], datetime] = utc_now
     pace: Pace = field(default_factory=Pace)
@@ -75,10 +77,23 @@ class OpenInvoiceSweep:
         while True:
             pubkey = (await self._calls.get_info()).pubkey
             healthy()
+            if not await self._is_opened(pubkey):
+                continue
             async with trio.open_nursery() as nursery:
                 other_node = nursery.cancel_scope.cancel
                 nursery.start_soon(self._sweep_all, pubkey, handover, other_node)
                 nursery.start_soon(self._watch_new, pubkey, handover, other_node)
+
+    async def _is_opened(self, pubkey: NodePubkey) -> bool:
+        """Waits for the node's opening, up to the time of a sweep; another node may answer by then.
+
+        Before it the follower's listing finds what is settled, in an order that the opening can count on.
+        """
+        with trio.move_on_after(self.pace.sweep_s):
+            while (cursor := self.board.cursor(pubkey)) is None or not cursor.opened:
+                await self.board.wait_changed()
+            return True
+        return False
 
     async def _sweep_all(self, pubkey: NodePubkey, handover: Handover, other_node: Callable[[], None]) -> None:
         while True:

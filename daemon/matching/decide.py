@@ -50,6 +50,7 @@ def wanted_by(events: Iterable[NodeEvent]) -> Wanted:
             case NodeOpened():
                 wanted.keys.add(opening_key(event.pubkey))
                 wanted.pubkeys.add(event.pubkey)
+                wanted.opening = True
             case ListingCompleted() | NodeRestored():
                 wanted.pubkeys.add(event.pubkey)
             case ForeignJournalFound():
@@ -218,7 +219,8 @@ def _opened(plan: Plan, event: NodeOpened) -> None:
     if plan.is_booked(key):
         plan.outcomes.append(AlreadyPosted(key))
         return
-    opening_msat = event.funds_msat - cursor.booked_msat
+    absorbed_sat = _foreign_before_opening(plan)
+    opening_msat = event.funds_msat - cursor.booked_msat - absorbed_sat * MSAT_PER_SAT
     # Floor division keeps the rest at 0 to 999 msat also where more was credited than is left on the node.
     opening_sat, rest_msat = divmod(opening_msat + cursor.remainder_msat, MSAT_PER_SAT)
     plan.take(receipts.opening_step(event, opening_sat, opening_msat))
@@ -228,14 +230,34 @@ def _opened(plan: Plan, event: NodeOpened) -> None:
         remainder_msat=rest_msat,
         rounding_sats=cursor.rounding_sats,
     ).close_through(event.through_index, event.checkpoint_hash)
-    plan.move(receipts.with_opening(opened, name=event.name, opening_index=event.through_index))
+    plan.move(replace(opened, name=event.name, opening_index=event.through_index, absorbed_sat=absorbed_sat))
     plan.outcomes.append(CursorMoved(key))
+
+
+def _foreign_before_opening(plan: Plan) -> int:
+    """What other programs have booked on the Lightning account, in sats, if this is the first node to be opened.
+
+    On a database that Blink has used, its journals say already what part of the funds is whose: the opening
+    is what they do not explain. What they book after the first opening is a movement of its own.
+    """
+    cursors = {**plan.facts.cursors, **plan.cursors}.values()
+    if any(cursor.opened for cursor in cursors):
+        return 0
+    booked_sat = -plan.facts.lightning_balance
+    for step in plan.steps:
+        for leg in step.entry.legs if step.entry is not None else ():
+            if (leg.account, leg.currency) == (LIGHTNING, Currency.BTC):
+                booked_sat += leg.debit - leg.credit
+    return booked_sat - sum(cursor.booked_msat // MSAT_PER_SAT for cursor in cursors)
 
 
 def _found(plan: Plan, event: ForeignJournalFound) -> None:
     key = foreign_key(event.journal_id)
     if plan.is_booked(key):
         plan.outcomes.append(AlreadyPosted(key))
+        return
+    if event.unreadable:
+        _note_unreadable(plan, event, key)
         return
     try:
         check_balanced(event.legs, what=key)
@@ -250,3 +272,16 @@ def _found(plan: Plan, event: ForeignJournalFound) -> None:
         )
     plan.take(receipts.adoption_step(key, event))
     plan.outcomes.append(Adopted(key))
+
+
+def _note_unreadable(plan: Plan, event: ForeignJournalFound, key: str) -> None:
+    """Amounts that are no money cannot be added to balances: the key is taken, so that it is told once."""
+    plan.gaps[key] = Gap(
+        key=key,
+        kind="foreign_journal_unreadable",
+        detail=event.unreadable,
+        amount_msat=0,
+        seen_at_ms=event.datetime_ms,
+    )
+    plan.take(Step(key, None, ()))
+    plan.outcomes.append(GapFound(key))

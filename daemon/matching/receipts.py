@@ -219,8 +219,3 @@ def _wallet_ids(legs: tuple[Leg, ...]) -> list[str]:
 def with_sums(cursor: LndCursor, *, booked_msat: int, remainder_msat: int, rounding_sats: int) -> LndCursor:
     """The cursor with new sums."""
     return replace(cursor, booked_msat=booked_msat, remainder_msat=remainder_msat, rounding_sats=rounding_sats)
-
-
-def with_opening(cursor: LndCursor, *, name: str, opening_index: int) -> LndCursor:
-    """The cursor of a node whose opening balance is booked."""
-    return replace(cursor, name=name, opening_index=opening_index)

@@ -79,11 +79,11 @@ class Poster:
 
     async def run(self, inbox: trio.MemoryReceiveChannel[Sequence[NodeEvent]]) -> None:
         """Posts until the inbox is closed. Raises LeaseLost when another daemon leads."""
-        async with inbox:
-            async for first in inbox:
-                batch = _take_arrived(list(first), inbox)
-                for start in range(0, len(batch), MAX_BATCH):
-                    await self._post(batch[start : start + MAX_BATCH])
+        # The inbox stays open when posting fails: its senders are cancelled, not broken.
+        async for first in inbox:
+            batch = _take_arrived(list(first), inbox)
+            for start in range(0, len(batch), MAX_BATCH):
+                await self._post(batch[start : start + MAX_BATCH])
 
     async def _post(self, batch: Sequence[NodeEvent]) -> None:
         conflicts = 0

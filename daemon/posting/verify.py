@@ -160,7 +160,9 @@ def _feed_breaks(audit: Audit, report: Report) -> Iterator[str]:
 def _cursor_breaks(audit: Audit, ours_sat: Mapping[str, int]) -> Iterator[str]:
     cursors = audit.cursors()
     lightning_sat = -ours_sat[LIGHTNING]
-    booked_msat = sum(cursor.booked_msat - cursor.remainder_msat for cursor in cursors)
+    booked_msat = sum(
+        cursor.booked_msat - cursor.remainder_msat - cursor.absorbed_sat * MSAT_PER_SAT for cursor in cursors
+    )
     if booked_msat != lightning_sat * MSAT_PER_SAT:
         yield (
             f"cursors: they say that {booked_msat} msat of the nodes are booked in whole sats, "

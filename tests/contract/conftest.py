@@ -40,7 +40,7 @@ class Database:
     def decided(self, *events: NodeEvent) -> Changes:
         """What tellerd would write now for these events."""
         plan = decide(events, self.books.read_facts(wanted_by(events)), price=None)
-        return seal(plan, now_ms=MORNING_MS, writer_id=self.books.writer_id)
+        return seal(plan, now_ms=MORNING_MS + plan.facts.head.sequence, writer_id=self.books.writer_id)
 
     def post(self, *events: NodeEvent) -> Changes:
         """Writes it."""

@@ -252,7 +252,7 @@ def test_funds_grow_by_what_was_received(world: World) -> None:
 
 def _quiet_funds(world: World) -> NodeFunds:
     deadline = time.monotonic() + PATIENCE_S
-    while (funds := world.node.funds()).htlcs_in_flight:
+    while (funds := world.node.funds()).incoming_hashes:
         assert time.monotonic() < deadline
         time.sleep(0.05)
     return funds

@@ -59,7 +59,7 @@ class SimulatedNode:
         self.network = network
         self.fault: str | None = None
         self.deliver_live = True
-        self.htlcs_in_flight = 0
+        self.incoming_hashes: list[bytes] = []
         self._seed = seed
         self._lock = threading.RLock()
         self._invoices: dict[bytes, pb.Invoice] = {}
@@ -159,7 +159,7 @@ class SimulatedNode:
                 commitment_type=pb.ANCHORS,
                 num_updates=self._updates,
                 initiator=True,
-                pending_htlcs=[pb.HTLC(htlc_index=i) for i in range(self.htlcs_in_flight)],
+                pending_htlcs=[pb.HTLC(incoming=True, hash_lock=one) for one in self.incoming_hashes],
             )
             return pb.ListChannelsResponse(channels=[channel])
 

@@ -105,6 +105,7 @@ class Host:
 
             nursery.start_soon(keep)
 
+        finder = JournalFinder(journals=UnhintedJournals(self.store), inbox=inbox, now=now, pace=PACE)
         for node in self.nodes:
             follower = LightningFollower(
                 node=node,
@@ -114,11 +115,13 @@ class Host:
                 inbox=inbox,
                 status=NodeStatus(name=node.name),
                 metrics=SilentMetrics(),
+                adopted=finder.adopted,
                 now=now,
                 pace=PACE,
             )
-            sweep = OpenInvoiceSweep(node=node, documents=self.store.open_invoices, inbox=inbox, now=now, pace=PACE)
+            sweep = OpenInvoiceSweep(
+                node=node, documents=self.store.open_invoices, board=board, inbox=inbox, now=now, pace=PACE
+            )
             supervise(follower.run, f"follow {node.name}")
             supervise(sweep.run, f"open invoices of {node.name}")
-        finder = JournalFinder(journals=UnhintedJournals(self.store), inbox=inbox, now=now, pace=PACE)
         supervise(finder.run, "journals")

@@ -197,7 +197,9 @@ class Teller:
             yield
 
     def follower(self, inbox: Inbox) -> LightningFollower:
-        """As the composition root builds it."""
+        """As the composition root builds it; there is nothing of other programs to adopt."""
+        adopted = trio.Event()
+        adopted.set()
         return LightningFollower(
             node=self.node,
             network="regtest",
@@ -206,6 +208,7 @@ class Teller:
             inbox=inbox,
             status=self.status,
             metrics=self.metrics,
+            adopted=adopted,
             pace=FAST,
         )
 
@@ -214,7 +217,9 @@ class Teller:
         """The look-ups of open invoices, and posting."""
 
         def start(nursery: trio.Nursery, inbox: Inbox) -> None:
-            sweep = OpenInvoiceSweep(node=self.node, documents=self.store.open_invoices, inbox=inbox, pace=FAST)
+            sweep = OpenInvoiceSweep(
+                node=self.node, documents=self.store.open_invoices, board=self.board, inbox=inbox, pace=FAST
+            )
             nursery.start_soon(partial(keep_running, sweep.run, name="sweep", rng=random.Random(1)))
 
         async with self._posting(start):

@@ -10,7 +10,7 @@ import trio
 
 from daemon.domain.accounts import LIGHTNING, OPENING, SUSPENSE
 from daemon.domain.errors import Misconfigured
-from daemon.domain.identifiers import NodePubkey
+from daemon.domain.identifiers import NodePubkey, PaymentHash
 from daemon.domain.node_events import InvoiceSettled, ListingCompleted, NodeEvent, NodeOpened, NodeRestored
 from tests.unit.ingest.teller import Once, Teller, WatchedNode, eventually, wait_until
 
@@ -53,10 +53,11 @@ class TestFirstStart:
         assert teller.balance(OPENING) == 1_000
         assert teller.books_equal_node()
 
-    async def test_no_opening_while_htlcs_are_in_flight(self) -> None:
+    async def test_no_opening_while_the_htlc_of_a_settled_invoice_is_not_resolved(self) -> None:
         """Credits flow meanwhile; the opening follows in the first quiet moment and is exact."""
-        teller = Teller(WatchedNode(funds_msat=9_000_000))
-        teller.node.htlcs_in_flight = 1
+        teller = Teller(WatchedNode(funds_msat=8_000_000))
+        unresolved = teller.node.settle(teller.node.invoice_by_hand(), 1_000_000)
+        teller.node.incoming_hashes = (unresolved.payment_hash,)
         async with teller.follow():
             await eventually(lambda: teller.status.state == "opening")
             teller.node.settle(teller.expected_invoice("meanwhile", 3_000_000))
@@ -64,10 +65,19 @@ class TestFirstStart:
             cursor = teller.cursor()
             assert cursor is not None
             assert not cursor.opened
-            teller.node.htlcs_in_flight = 0
+            teller.node.incoming_hashes = ()
             await opened(teller)
         assert teller.balance(OPENING) == 9_000
         assert teller.books_equal_node()
+
+    async def test_htlcs_that_wait_do_not_hold_up_the_opening(self) -> None:
+        """A forwarded HTLC, or one that pays an open invoice, may wait for days: it is not in the funds."""
+        teller = Teller(WatchedNode(funds_msat=9_000_000))
+        held = teller.node.invoice_by_hand(1_000_000)
+        teller.node.incoming_hashes = (held, PaymentHash("ee" * 32))
+        async with teller.follow():
+            await opened(teller)
+        assert teller.balance(OPENING) == 9_000
 
     async def test_a_settlement_that_the_stream_missed_is_no_double(self) -> None:
         """One that settles unseen while the first listing runs stands in the books once, and books equal the node."""
@@ -114,11 +124,11 @@ class TestFirstStart:
     async def test_a_stop_before_the_opening_begins_anew(self) -> None:
         """What was credited before the stop is not doubled."""
         teller = Teller(WatchedNode(funds_msat=1_000_000))
-        teller.node.htlcs_in_flight = 1
-        teller.node.settle(teller.expected_invoice("early", 2_000_000))
+        early = teller.node.settle(teller.expected_invoice("early", 2_000_000))
+        teller.node.incoming_hashes = (early.payment_hash,)
         async with teller.follow():
             await eventually(lambda: teller.credited_sat == 2_000)
-        teller.node.htlcs_in_flight = 0
+        teller.node.incoming_hashes = ()
         async with teller.follow():
             await opened(teller)
         assert teller.credited_sat == 2_000

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
+from daemon.domain.cursors import LndCursor
+from daemon.domain.identifiers import NodePubkey
 from daemon.domain.node_events import InvoiceSettled, NodeOpened
 from tests.samples import hash_of, invoice
 from tests.unit.ingest.teller import Teller, eventually
 
-OTHER = "03" * 33
+OTHER = NodePubkey("03" * 33)
 
 
 async def opened_teller() -> Teller:
@@ -100,6 +102,7 @@ async def test_answers_of_another_node_are_not_handed_over() -> None:
     async with teller.sweep():
         await eventually(lambda: teller.node.pubkey == OTHER)
         teller.node.__class__ = ReplacedInTheMiddle.__bases__[0]
+        teller.board.publish(cursors=[LndCursor(pubkey=OTHER, name="lnd1", opening_index=0)], sequence=0)
         looked_up = teller.expected_invoice("on the new node")
         await eventually(lambda: looked_up in teller.node.lookups)
     assert first != OTHER

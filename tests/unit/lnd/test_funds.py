@@ -27,11 +27,17 @@ def channel(local_sat: int, remote_sat: int, commit_fee: int, *, initiator: bool
 
 
 def funds(
-    local_msat: int, *channels: pb.Channel, pending: pb.PendingChannelsResponse | None = None, pending_msat: int = 0
+    local_msat: int,
+    *channels: pb.Channel,
+    pending: pb.PendingChannelsResponse | None = None,
+    pending_msat: int = 0,
+    unsettled_msat: int = 0,
 ) -> NodeFunds:
     """With the same balance before and after."""
     balance = pb.ChannelBalanceResponse(
-        local_balance=pb.Amount(msat=local_msat), pending_open_local_balance=pb.Amount(msat=pending_msat)
+        local_balance=pb.Amount(msat=local_msat),
+        pending_open_local_balance=pb.Amount(msat=pending_msat),
+        unsettled_local_balance=pb.Amount(msat=unsettled_msat),
     )
     return node_funds(
         balance_before=balance,
@@ -98,12 +104,26 @@ def test_a_channel_that_opens_counts_with_its_fee_if_it_is_ours() -> None:
     assert funds(0, pending=pending, pending_msat=996_530_000).funds_msat == 1_000_000_000
 
 
-def test_htlcs_in_flight_are_counted() -> None:
-    """Both directions, over all channels."""
-    busy = channel(5_000, 5_000, 0)
-    busy.pending_htlcs.add(incoming=True)
-    busy.pending_htlcs.add(incoming=False)
-    assert funds(5_000_000, busy, channel(1, 1, 0)).htlcs_in_flight == 2
+def test_incoming_htlcs_are_named() -> None:
+    """Their payment hashes, over all channels; outgoing ones are ours until they are resolved, and counted."""
+    busy = channel(5_000, 5_000, 0, initiator=False)
+    busy.pending_htlcs.add(incoming=True, hash_lock=b"\x01" * 32)
+    busy.pending_htlcs.add(incoming=False, hash_lock=b"\x02" * 32)
+    found = funds(5_000_000, busy, channel(1, 1, 0, initiator=False), unsettled_msat=700_500)
+    assert found.incoming_hashes == ("01" * 32,)
+    assert found.funds_msat == 5_700_500
+
+
+@pytest.mark.parametrize("fractions_sat", [0, 1, 2, 3])
+def test_htlcs_and_fractions_do_not_blur_the_fee(fractions_sat: int) -> None:
+    """With two HTLCs, one too small for an output, the fee is for one output, whatever the fractions leave over."""
+    fee_sat = 2_500 * (1124 + 172) // 1000 + 660
+    ours = channel(400_000, 500_000, 0)
+    ours.capacity = 400_000 + 500_000 + 50_300 + fee_sat + fractions_sat
+    ours.unsettled_balance = 50_300
+    ours.pending_htlcs.add(incoming=True, amount=50_000)
+    ours.pending_htlcs.add(incoming=True, amount=300)
+    assert funds(400_000_000, ours).funds_msat == (400_000 + fee_sat) * 1000
 
 
 def test_the_token_changes_with_every_commitment_and_not_with_time() -> None:

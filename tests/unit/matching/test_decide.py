@@ -64,6 +64,7 @@ def facts(
     booked: set[str] | None = None,
     suspense: SuspenseEntry | None = None,
     elsewhere: set[str] | None = None,
+    lightning_sat: int = 0,
 ) -> Facts:
     return Facts(
         head=Head(fence=1),
@@ -72,6 +73,7 @@ def facts(
         suspense={suspense.key: suspense} if suspense else {},
         cursors={cursor.pubkey: cursor} if cursor else {},
         booked_elsewhere=elsewhere or set(),  # type: ignore[arg-type]
+        lightning_balance=-lightning_sat,
     )
 
 
@@ -258,7 +260,7 @@ def test_before_the_opening_only_awaited_payments_are_booked() -> None:
 def test_the_opening_books_what_the_node_held_less_what_was_credited() -> None:
     """From then on books plus remainder equal the node, and the cursor stands at the listing's end."""
     cursor = LndCursor(pubkey=NODE, name="", booked_above=((2, 2),), booked_msat=5_300, remainder_msat=300)
-    plan = decide([opening_of(12_900, through=2)], facts(cursor=cursor), price=None)
+    plan = decide([opening_of(12_900, through=2)], facts(cursor=cursor, lightning_sat=5), price=None)
     assert legs(plan) == [(LIGHTNING, -7), (OPENING, 7)]
     after = plan.cursors[NODE]
     assert (after.booked_msat, after.remainder_msat, after.settle_index) == (12_900, 900, 2)
@@ -269,12 +271,44 @@ def test_the_opening_books_what_the_node_held_less_what_was_credited() -> None:
 def test_the_opening_may_be_below_zero_or_nothing() -> None:
     """Credits that were spent since; the remainder stays between 0 and 999 msat."""
     cursor = LndCursor(pubkey=NODE, name="", booked_msat=5_300, remainder_msat=300)
-    spent = decide([opening_of(2_100)], facts(cursor=cursor), price=None)
+    spent = decide([opening_of(2_100)], facts(cursor=cursor, lightning_sat=5), price=None)
     assert legs(spent) == [(OPENING, -3), (LIGHTNING, 3)]
     assert spent.cursors[NODE].remainder_msat == 100
     nothing = decide([opening_of(0)], facts(cursor=None), price=None)
     assert legs(nothing) == []
     assert nothing.cursors[NODE].opened
+
+
+def test_the_first_opening_leaves_out_what_other_programs_have_booked() -> None:
+    """On a database that Blink has used, the opening is what its journals do not explain: no sat counts twice."""
+    cursor = LndCursor(pubkey=NODE, name="", booked_msat=5_300, remainder_msat=300)
+    adopted = ForeignJournalFound(
+        journal_id=JournalId("aa" * 12), datetime_ms=1, memo="", legs=moved(LIGHTNING, "Liabilities:w", 20)
+    )
+    plan = decide([adopted, opening_of(12_900)], facts(cursor=cursor, lightning_sat=105), price=None)
+    assert legs(plan)[2:] == [(OPENING, -113), (LIGHTNING, 113)]  # 105 + 20 booked, 12 there
+    after = plan.cursors[NODE]
+    assert (after.booked_msat, after.remainder_msat, after.absorbed_sat) == (12_900, 900, 120)
+
+
+def test_a_later_opening_takes_only_its_own_node() -> None:
+    """What other programs book after the first opening are movements of their own."""
+    first = replace(OPEN, booked_msat=50_000)
+    second = replace(opening_of(7_000), pubkey=OTHER_NODE)
+    plan = decide([second], facts(cursor=first, lightning_sat=30), price=None)
+    assert legs(plan) == [(LIGHTNING, -7), (OPENING, 7)]
+    assert plan.cursors[OTHER_NODE].absorbed_sat == 0
+
+
+def test_a_foreign_journal_that_is_no_money_is_a_gap_once() -> None:
+    """Fractions of a sat cannot be added up: told, its key taken, no balance moved."""
+    broken = ForeignJournalFound(
+        journal_id=JournalId("aa" * 12), datetime_ms=1, memo="", legs=(), unreadable="debit 0.5"
+    )
+    plan = decide([broken, broken], facts(), price=None)
+    assert [type(outcome) for outcome in plan.outcomes] == [GapFound, AlreadyPosted]
+    assert legs(plan) == []
+    assert [gap.kind for gap in plan.gaps.values()] == ["foreign_journal_unreadable"]
 
 
 def test_the_opening_is_booked_once() -> None:

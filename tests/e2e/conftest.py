@@ -14,6 +14,22 @@ FAIL_POINTS = ("--setParameter=enableTestCommands=1",)
 """MongoDB's own fail points hold a command where a test wants the daemon to be killed."""
 
 
+_KILLED = pytest.StashKey[list[str]]()
+
+
+@pytest.fixture(scope="session")
+def killed_in_a_transaction(request: pytest.FixtureRequest) -> list[str]:
+    """Where the daemon was killed with a transaction open on the server; counted at the end of the run."""
+    return request.config.stash.setdefault(_KILLED, [])
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """The count of such kills, where there were any."""
+    killed = config.stash.get(_KILLED, [])
+    if killed:
+        terminalreporter.write_line(f"killed with a transaction open: {len(killed)} times: {', '.join(killed)}")
+
+
 @pytest.fixture(scope="session")
 def stack() -> Iterator[Stack]:
     """Real nodes with a funded channel; what cannot be had is a failure, never a skip."""

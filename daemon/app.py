@@ -22,6 +22,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
+from typing import TypeVar
 
 import structlog
 import trio
@@ -33,8 +34,8 @@ from adapters.prices.fixed import FixedPrice
 from adapters.prices.http_json import HttpJsonPrice
 from adapters.prices.nothing import NoPrice
 from daemon import __version__
-from daemon.config import Config, PricesConfig
-from daemon.domain.errors import InvariantViolation, LeaseLost, Unavailable
+from daemon.config import Address, Config, PricesConfig
+from daemon.domain.errors import InvariantViolation, LeaseLost, Misconfigured, Unavailable
 from daemon.domain.node_events import NodeEvent
 from daemon.domain.status import NodeStatus
 from daemon.ingest.journals import JournalFinder
@@ -59,6 +60,7 @@ OPEN_RETRY_S = 1.0
 
 log = structlog.get_logger()
 
+_Server = TypeVar("_Server")
 Prices = FixedPrice | HttpJsonPrice | NoPrice
 Inbox = trio.MemorySendChannel[Sequence[NodeEvent]]
 
@@ -86,7 +88,7 @@ async def run(config: Config) -> None:
     with ExitStack() as resources:
         teller = _build(config, resources)
         async with trio.open_nursery() as services:
-            http = _serve_http(teller)
+            http = _listening("http.listen", config.http.listen, partial(_serve_http, teller))
             resources.callback(http.stop)
             services.start_soon(teller.heartbeat.run)
             if isinstance(teller.prices, HttpJsonPrice):
@@ -94,13 +96,15 @@ async def run(config: Config) -> None:
             await _open_store(teller)
             broken = _Broken()
             services.start_soon(broken.watch)
-            grpc_server = start_grpc(
+            serve_grpc = partial(
+                start_grpc,
                 teller.api,
                 address=str(config.api.listen),
                 metrics=teller.metrics,
                 on_broken=broken.report,
                 max_streams=config.api.max_streams,
             )
+            grpc_server = _listening("api.listen", config.api.listen, serve_grpc)
             resources.callback(grpc_server.stop, grace_s=0)
             await _lead_until_stopped(teller, grpc_server)
             services.cancel_scope.cancel("stopped")
@@ -174,6 +178,15 @@ def _serve_http(teller: Teller) -> HttpServer:
     )
 
 
+def _listening(key: str, address: Address, start: Callable[[], _Server]) -> _Server:
+    try:
+        return start()
+    except OSError as problem:
+        raise Misconfigured(
+            f"{key}: cannot listen at {address}: {problem}; end what listens there, or give another address"
+        ) from problem
+
+
 async def _open_store(teller: Teller) -> None:
     """Waits for the database; initialises it if the configuration says so."""
 
@@ -243,7 +256,7 @@ async def _run_pipeline(teller: Teller, fence: int, stopping: trio.Event) -> Non
         async with trio.open_nursery() as posting:
             posting.start_soon(poster.run, inbox_recv)
             async with inbox_send, trio.open_nursery() as intake:
-                posting.start_soon(_cancel_on, stopping, intake.cancel_scope)
+                intake.start_soon(_cancel_on, stopping, intake.cancel_scope)
                 _start_intake(teller, intake, inbox_send)
                 teller.gate.lead()
                 teller.metrics.leading(True)

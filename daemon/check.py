@@ -9,7 +9,7 @@ from adapters.lnd.node import LndNode
 from adapters.mongo import MongoStore
 from adapters.prices.http_json import HttpJsonPrice, PriceUnreadable
 from daemon.config import Config, LndConfig, PricesConfig
-from daemon.domain.errors import InvariantViolation, NodeRefused, Unavailable
+from daemon.domain.errors import InvariantViolation, Misconfigured, NodeRefused, Unavailable
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +42,7 @@ def _database(config: Config) -> Iterator[Finding]:
     with MongoStore.connect(config.mongo.url.get_secret_value(), config.mongo.database) as store:
         try:
             info = store.probe()
-        except Unavailable as outage:
+        except (Unavailable, Misconfigured) as outage:
             yield _ill(what, f"{outage}; start MongoDB, or mend mongo.url")
             return
         if not info.replica_set:

@@ -40,6 +40,7 @@ _REMEDIES: Final = (
     ("empty macaroon", "got an empty macaroon: check macaroon_file"),
     ("cannot determine data format", "cannot read the macaroon: check macaroon_file"),
     ("CERTIFICATE_VERIFY_FAILED", "shows another certificate: copy its tls.cert to tls_cert_file"),
+    ("security handshaker", "cannot be asked: tls_cert_file is no PEM certificate; copy the node's tls.cert to it"),
     ("Connection refused", "does not listen: start it, or check its address"),
     ("ping timeout", "hangs: it does not answer keepalive"),
     ("Handshake read failed", "does not answer: it hangs, or it is no LND at this address"),

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 from pymongo import errors
 
-from daemon.domain.errors import Conflict, Unavailable
+from daemon.domain.errors import Conflict, Misconfigured, Unavailable
 
 DUPLICATE_KEY = 11000
 _OUTAGE_CODES = frozenset(
@@ -41,6 +41,12 @@ _ENDED_CODES = frozenset(
 )
 """What a transaction meets whose session was ended on the server: by a successor, or by the time limit."""
 
+_REFUSED = {
+    13: "the user of mongo.url may not do this; give it readWrite on the database, and clusterMonitor",
+    18: "the user or the password of mongo.url is refused; mend it",
+}
+"""Unauthorized and AuthenticationFailed: waiting does not help."""
+
 
 def is_outage(error: errors.PyMongoError) -> bool:
     """Whether the same call may succeed once the server is back."""
@@ -58,7 +64,8 @@ def is_lost_race(error: errors.PyMongoError) -> bool:
 
 @contextmanager
 def mapped(what: str) -> Iterator[None]:
-    """Turns an outage into Unavailable and a lost race of a transaction into Conflict; the rest passes."""
+    """Turns an outage into Unavailable, a lost race of a transaction into Conflict, a refused user into
+    Misconfigured; the rest passes."""
     try:
         yield
     except errors.PyMongoError as error:
@@ -66,9 +73,14 @@ def mapped(what: str) -> Iterator[None]:
             raise Unavailable(f"MongoDB, {what}: {_first_line(error)}") from error
         if is_lost_race(error):
             raise Conflict(f"MongoDB, {what}: {_first_line(error)}") from error
+        if isinstance(error, errors.OperationFailure) and error.code in _REFUSED:
+            raise Misconfigured(f"MongoDB, {what}: {_REFUSED[error.code]}") from error
         raise
 
 
 def _first_line(error: errors.PyMongoError) -> str:
     # The rest of PyMongo's text is a topology dump; hosts in it are no secret, but nobody reads it.
-    return str(error).split(", Timeout:")[0].split(", full error")[0][:300]
+    text = str(error)
+    for rest in (", Timeout:", ", full error", " (configured timeouts"):
+        text = text.split(rest)[0]
+    return text[:300]

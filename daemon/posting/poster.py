@@ -1,8 +1,9 @@
 """The posting loop: takes what has arrived, reads, decides, and commits once (group commit).
 
-One commit is in flight at a time, for a second writer of the head would only conflict. A batch that
-cannot be committed is read and decided again, from the store: what an unknown commit did is found
-there. Nothing is dropped: the batch stays here until it is in the books.
+One commit is in flight at a time, for a second writer of the head would only conflict. While it is, the
+next batch is read and decided on top of it, if a full one waits already (ahead.py); a smaller one may still
+grow. A batch that cannot be committed is read and decided again, from the store: what an unknown commit did
+is found there. Nothing is dropped: the batch stays here until it is in the books.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from daemon.domain.outcomes import Outcome, Posted, Suspended
 from daemon.domain.ports import Books, Metrics, PriceSource
 from daemon.matching.decide import decide, wanted_by
 from daemon.matching.plan import Plan
+from daemon.posting.ahead import can_look_ahead, facts_after
 from daemon.posting.board import Board
 from daemon.posting.seal import seal
 
@@ -43,6 +45,15 @@ _BACKOFF_S = (0.05, 5.0)
 """First and longest pause while the database is away; a primary is elected within about 10 s."""
 
 log = structlog.get_logger()
+
+
+@dataclass(slots=True)
+class Decided:
+    """One batch that can be written; `changes` is None where nothing is to be."""
+
+    plan: Plan
+    changes: Changes | None
+    duration_s: float
 
 
 @dataclass(slots=True)
@@ -76,27 +87,39 @@ class Poster:
         self._now_ms = now_ms
         self._rng = rng
         self._thread = trio.CapacityLimiter(1)  # commits are one after another by design
+        self._ahead_thread = trio.CapacityLimiter(1)  # and looks one batch ahead
 
     async def run(self, inbox: trio.MemoryReceiveChannel[Sequence[NodeEvent]]) -> None:
         """Posts until the inbox is closed. Raises LeaseLost when another daemon leads."""
-        # The inbox stays open when posting fails: its senders are cancelled, not broken.
-        async for first in inbox:
-            batch = _take_arrived(list(first), inbox)
-            for start in range(0, len(batch), MAX_BATCH):
-                await self._post(batch[start : start + MAX_BATCH])
+        async with inbox:
+            async for first in inbox:
+                arrived = list(first)
+                decided: Decided | None = None
+                while arrived:
+                    _take_arrived(arrived, inbox)
+                    batch = arrived[:MAX_BATCH]
+                    del arrived[:MAX_BATCH]
+                    decided = await self._post(batch, decided, arrived[:MAX_BATCH])
 
-    async def _post(self, batch: Sequence[NodeEvent]) -> None:
+    async def _post(
+        self, batch: Sequence[NodeEvent], decided: Decided | None = None, following: Sequence[NodeEvent] = ()
+    ) -> Decided | None:
+        """Returns when the batch is in the books; what was decided of the following one meanwhile, if anything."""
         conflicts = 0
         pause_s = _BACKOFF_S[0]
         while True:
             try:
-                committed = await trio.to_thread.run_sync(self.commit, batch, limiter=self._thread)
+                if len(following) == MAX_BATCH and can_look_ahead(following):
+                    committed, ahead = await self._commit_looking_ahead(batch, decided, following)
+                else:
+                    ahead = None
+                    committed = await trio.to_thread.run_sync(self.commit, batch, decided, limiter=self._thread)
             except Conflict as conflict:
                 conflicts += 1
                 self._metrics.retried(cause="conflict")
                 if conflicts > MAX_CONFLICTS:
                     await self._post_halves(batch, conflict)
-                    return
+                    return None
                 await trio.sleep(self._rng.uniform(0.0, conflicts * _CONFLICT_PAUSE_S))
             except Unavailable as outage:
                 self._metrics.retried(cause="unavailable")
@@ -105,7 +128,37 @@ class Poster:
                 pause_s = min(2 * pause_s, _BACKOFF_S[1])
             else:
                 self._tell(committed, batch)
-                return
+                return ahead
+            # What was decided rests on a commit, or on facts, that may be no more: from the store again.
+            decided = None
+
+    async def _commit_looking_ahead(
+        self, batch: Sequence[NodeEvent], decided: Decided | None, following: Sequence[NodeEvent]
+    ) -> tuple[Committed, Decided | None]:
+        if decided is None:
+            decided = await trio.to_thread.run_sync(self.decide, batch, limiter=self._thread)
+        before = decided.changes
+        ahead: Decided | None = None
+
+        async def look_ahead() -> None:
+            nonlocal ahead
+            try:
+                ahead = await trio.to_thread.run_sync(self.decide, following, before, limiter=self._ahead_thread)
+            except (Conflict, Unavailable, LeaseLost) as failure:
+                # It meets this again when its turn comes, or it was nothing.
+                log.info("commit.not_decided_ahead", cause=str(failure))
+
+        committed: Committed | None = None
+        failed: Conflict | Unavailable | LeaseLost | None = None
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(look_ahead)
+            try:
+                committed = await trio.to_thread.run_sync(self.commit, batch, decided, limiter=self._thread)
+            except (Conflict, Unavailable, LeaseLost) as failure:
+                failed = failure  # raised outside: the nursery would wrap it in a group
+        if committed is None:
+            raise failed or InvariantViolation("a commit that neither succeeded nor failed")
+        return committed, ahead
 
     async def _post_halves(self, batch: Sequence[NodeEvent], conflict: Conflict) -> None:
         """One event that keeps conflicting must not hold up the rest."""
@@ -115,19 +168,29 @@ class Poster:
         await self._post(batch[:middle])
         await self._post(batch[middle:])
 
-    def commit(self, batch: Sequence[NodeEvent]) -> Committed:
-        """Reads, decides and commits one batch; blocks. Errors as `Books.commit`."""
+    def commit(self, batch: Sequence[NodeEvent], decided: Decided | None = None) -> Committed:
+        """Reads and decides one batch, unless that is done, and commits it; blocks. Errors as `Books.commit`."""
+        decided = decided or self.decide(batch)
+        changes = decided.changes
+        started = time.perf_counter()
+        if changes is not None:
+            self._books.commit(changes)
+        head = decided.plan.facts.head if changes is None else changes.after
+        return Committed(decided.plan, head, decided.duration_s + time.perf_counter() - started)
+
+    def decide(self, batch: Sequence[NodeEvent], before: Changes | None = None) -> Decided:
+        """Reads and decides one batch, on top of a commit that is under way; blocks. Errors as `Books.read_facts`."""
         started = time.perf_counter()
         facts = self._books.read_facts(wanted_by(batch))
         if facts.head.fence != self._fence:
             raise LeaseLost(f"the head has fence {facts.head.fence}, ours is {self._fence}")
+        if before is not None:
+            facts = facts_after(facts, before)
         plan = decide(batch, facts, price=self._prices.current())
-        head = facts.head
+        changes = None
         if not plan.writes_nothing():
-            changes: Changes = seal(plan, now_ms=self._now_ms(), writer_id=self._books.writer_id)
-            self._books.commit(changes)
-            head = changes.after
-        return Committed(plan, head, time.perf_counter() - started)
+            changes = seal(plan, now_ms=self._now_ms(), writer_id=self._books.writer_id)
+        return Decided(plan, changes, time.perf_counter() - started)
 
     def _tell(self, committed: Committed, batch: Sequence[NodeEvent]) -> None:
         cursors = committed.plan.cursors.values()
@@ -163,11 +226,10 @@ def outcome_name(outcome: Outcome) -> str:
     }[type(outcome).__name__]
 
 
-def _take_arrived(batch: list[NodeEvent], inbox: trio.MemoryReceiveChannel[Sequence[NodeEvent]]) -> list[NodeEvent]:
-    """Adds what waits already, up to a batch: low load does not wait for one to fill."""
-    while len(batch) < MAX_BATCH:
+def _take_arrived(arrived: list[NodeEvent], inbox: trio.MemoryReceiveChannel[Sequence[NodeEvent]]) -> None:
+    """Adds what waits already, up to two batches: low load does not wait for one to fill."""
+    while len(arrived) < 2 * MAX_BATCH:
         try:
-            batch.extend(inbox.receive_nowait())
+            arrived.extend(inbox.receive_nowait())
         except (trio.WouldBlock, trio.EndOfChannel):
             break
-    return batch

@@ -9,15 +9,18 @@ from typing import Any
 
 import structlog
 from pymongo.database import Database
+from pymongo.errors import OperationFailure
 
 from adapters.mongo import collections as names
 from adapters.mongo.documents import Document, head_of
-from adapters.mongo.errors import mapped
+from adapters.mongo.errors import DUPLICATE_KEY, is_lost_race, mapped
 from daemon.domain.books import Head
 from daemon.domain.errors import InvariantViolation
 from daemon.domain.money import Currency
 
 log = structlog.get_logger()
+
+_NAMESPACE_EXISTS = 48  # MongoDB's error code
 
 _SYSTEM_ROLES: dict[str, tuple[Currency, ...]] = {
     "bankowner": (Currency.BTC,),
@@ -34,15 +37,24 @@ def init(db: Database[Document]) -> list[str]:
         present = set(db.list_collection_names())
         for name, indexes in names.INDEXES.items():
             # A transaction cannot make a collection on the way at the speed that a commit needs.
-            if name not in present:
-                db.create_collection(name)
+            if name not in present and _create_collection(db, name):
                 made.append(f"collection {name}")
             if indexes:
                 db[name].create_indexes(indexes)
         made += _make_singletons(db)
         for role, currencies in _SYSTEM_ROLES.items():
-            made += _make_system_account(db, role, currencies)
+            made += _try_system_account(db, role, currencies)
         return made
+
+
+def _create_collection(db: Database[Document], name: str) -> bool:
+    try:
+        db.create_collection(name, check_exists=False)
+    except OperationFailure as error:
+        if error.code != _NAMESPACE_EXISTS:
+            raise
+        return False  # another daemon that starts now was faster
+    return True
 
 
 def _make_singletons(db: Database[Document]) -> list[str]:
@@ -70,6 +82,15 @@ def _make_singletons(db: Database[Document]) -> list[str]:
     return made
 
 
+def _try_system_account(db: Database[Document], role: str, currencies: tuple[Currency, ...]) -> list[str]:
+    try:
+        return _make_system_account(db, role, currencies)
+    except OperationFailure as error:
+        if error.code != DUPLICATE_KEY and not is_lost_race(error):
+            raise
+        return []  # another daemon that starts now was faster
+
+
 def _make_system_account(db: Database[Document], role: str, currencies: tuple[Currency, ...]) -> list[str]:
     if db[names.ACCOUNTS].find_one({"role": role}) is not None:
         return []
@@ -79,6 +100,8 @@ def _make_system_account(db: Database[Document], role: str, currencies: tuple[Cu
         account = account_document(account_id, default_wallet_id=wallets[0]["id"], role=role)
         db[names.ACCOUNTS].insert_one(account, session=session)
         db[names.WALLETS].insert_many(wallets, session=session)
+        # Taken once: of two daemons that start together, one makes the account.
+        db[names.KEYS].insert_one({"_id": f"system:{role}", "account_id": account_id}, session=session)
     return [f"system account {role}"]
 
 

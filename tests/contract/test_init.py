@@ -1,0 +1,57 @@
+"""`tellerd init`: makes what is missing, once, also when two daemons start together."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from adapters.mongo import MongoStore
+from adapters.mongo.collections import ACCOUNTS, INDEXES, WALLETS
+from daemon.domain.errors import InvariantViolation
+from regtest.mongod import Mongod
+
+
+@pytest.fixture
+def empty(mongod: Mongod) -> Iterator[MongoStore]:
+    """A database that nobody has initialised."""
+    with MongoStore.connect(mongod.url, "never_initialised") as store:
+        store.client.drop_database(store.database)
+        yield store
+        store.client.drop_database(store.database)
+
+
+def test_a_second_init_makes_nothing(empty: MongoStore) -> None:
+    """Everything is there after the first."""
+    made = empty.init()
+    assert {f"collection {name}" for name in INDEXES} <= set(made)
+    assert empty.init() == []
+
+
+def test_an_account_of_blink_is_left_alone(empty: MongoStore) -> None:
+    """A bank owner that exists is the bank owner."""
+    empty.db[ACCOUNTS].insert_one({"id": "blink's", "role": "bankowner"})
+    assert "system account bankowner" not in empty.init()
+    assert empty.db[ACCOUNTS].count_documents({"role": "bankowner"}) == 1
+
+
+def test_four_at_once_make_one_of_each(empty: MongoStore, mongod: Mongod) -> None:
+    """Daemons that start together with init = true do not make the system accounts twice."""
+
+    def init_once(_: int) -> None:
+        with MongoStore.connect(mongod.url, empty.database) as store:
+            store.init()
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(init_once, range(4)))
+    roles = [account["role"] for account in empty.db[ACCOUNTS].find()]
+    assert sorted(roles) == ["bankowner", "dealer", "funder"]
+    assert empty.db[WALLETS].count_documents({}) == 4
+    empty.open()
+
+
+def test_run_refuses_without_init(empty: MongoStore) -> None:
+    """The text names the command that helps."""
+    with pytest.raises(InvariantViolation, match="tellerd init"):
+        empty.open()

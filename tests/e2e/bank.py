@@ -15,7 +15,7 @@ from bson import ObjectId
 from pymongo import MongoClient
 
 from adapters.grpc_api._pb.tellerd.v1 import admin_pb2, event_pb2, invoice_pb2
-from adapters.mongo.collections import CURSORS, INVOICES, JOURNALS, KEYS, LEGS, OUTBOX, WALLETS
+from adapters.mongo.collections import ACCOUNTS, CURSORS, INVOICES, JOURNALS, KEYS, LEGS, OUTBOX, WALLETS
 from regtest.lnd_rest import Payment
 from regtest.process import take_port
 from regtest.stack import Stack
@@ -110,7 +110,14 @@ class Bank:
 
     # --- what another program does -------------------------------------------------------------------------
 
-    def write_invoice_document(self, payment_hash: str, wallet_id: str) -> None:
+    def write_wallet(self) -> str:
+        """A wallet with an account that tellerd has not made; returns its id."""
+        wallet, account = str(uuid.uuid4()), str(uuid.uuid4())
+        self.db[ACCOUNTS].insert_one({"id": account, "kratosUserId": account, "role": "user"})
+        self.db[WALLETS].insert_one({"id": wallet, "accountId": account, "type": "checking", "currency": "BTC"})
+        return wallet
+
+    def write_invoice_document(self, payment_hash: str, wallet_id: str, *, paid: bool = False) -> None:
         """An `invoiceusers` document as Blink's core writes it, without what tellerd would add."""
         wallet = self.db[WALLETS].find_one({"id": wallet_id})
         assert wallet is not None
@@ -123,35 +130,36 @@ class Bank:
             "timestamp": datetime.now(UTC),
             "selfGenerated": True,
             "pubkey": self.stack.lnd.pubkey,
-            "paid": False,
-            "processingCompleted": False,
+            "paid": paid,
+            "processingCompleted": paid,
             "externalId": payment_hash,
             "__v": 0,
         }
         self.db[INVOICES].insert_one(document)
 
     def write_transfer(self, sender: str, recipient: str, amount_sat: int) -> None:
-        """A transfer between wallets in the order in which medici writes: legs, then the journal."""
+        """A transfer between wallets, as Blink's core books it."""
+        self._write_journal(f"Liabilities:{sender}", f"Liabilities:{recipient}", amount_sat, {"type": "on_us"})
+
+    def write_receipt(self, wallet_id: str, payment_hash: str, amount_sat: int) -> None:
+        """A Lightning receive, as Blink's core books it."""
+        details = {"type": "invoice", "hash": payment_hash, "pubkey": self.stack.lnd.pubkey}
+        self._write_journal("Assets:Reserve:Lightning", f"Liabilities:{wallet_id}", amount_sat, details)
+
+    def _write_journal(self, source: str, target: str, amount_sat: int, details: dict[str, Any]) -> None:
+        """In the order in which medici writes: legs, then the journal."""
         journal, now = ObjectId(), datetime.now(UTC)
-        common = {
-            "_journal": journal,
-            "book": "MainBook",
-            "datetime": now,
-            "timestamp": now,
-            "memo": "",
-            "type": "on_us",
-        }
-        sides = ((sender, amount_sat, 0), (recipient, 0, amount_sat))
+        common = {"_journal": journal, "book": "MainBook", "datetime": now, "timestamp": now, "memo": "", **details}
         legs = [
             {
                 **common,
-                "account_path": ["Liabilities", wallet],
-                "accounts": f"Liabilities:{wallet}",
+                "account_path": account.split(":"),
+                "accounts": account,
                 "currency": "BTC",
                 "debit": debit,
                 "credit": credit,
             }
-            for wallet, debit, credit in sides
+            for account, debit, credit in ((source, amount_sat, 0), (target, 0, amount_sat))
         ]
         self.db.command("insert", LEGS, documents=legs)
         ids = [leg["_id"] for leg in self.db[LEGS].find({"_journal": journal})]

@@ -30,6 +30,11 @@ class MemoryJournals:
             found.sort(key=lambda journal: journal.journal_id)
             return [self._found(journal) for journal in found[:limit]]
 
+    def newest_adopted(self) -> JournalId | None:
+        tables = self._tables
+        with tables.lock:
+            return max((one for one in tables.links if one[8:18] == FOREIGN_WRITER), default=None)
+
     def wait_for_hint(self, timeout_s: float) -> bool:
         tables = self._tables
         deadline_s = time.monotonic() + timeout_s

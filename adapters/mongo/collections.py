@@ -73,7 +73,11 @@ INDEXES: Final[dict[str, list[IndexModel]]] = {
     KEYS: [],
     BALANCES: [],
     OUTBOX: [],
-    LINKS: [_index("n", unique=True), _index("effects.account", "-n")],
+    LINKS: [
+        _index("n", unique=True),
+        _index("effects.account", "-n"),
+        _index("foreign", "-_id", partialFilterExpression={"foreign": True}),
+    ],
     SUSPENSE: [_index("assigned_to", "received_at")],
     GAPS: [],
     SCHEMA: [],

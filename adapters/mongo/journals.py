@@ -45,6 +45,12 @@ class MongoJournals:
                 last = page[-1]["_id"]
             return found[:limit]
 
+    def newest_adopted(self) -> JournalId | None:
+        """See the port."""
+        with mapped("reading the newest adopted journal"):
+            link = self._db[names.LINKS].find_one({"foreign": True}, {"_id": 1}, sort=[("_id", -1)])
+        return JournalId(str(link["_id"])) if link else None
+
     def _candidates(self, after: ObjectId | None) -> list[Document]:
         query: Document = {"book": BOOK, **not_made_by(self._writer_id, "$_id")}
         if after is not None:

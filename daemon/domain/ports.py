@@ -213,6 +213,10 @@ class Journals(Protocol):
         in the chain yet; at most `limit`."""
         ...
 
+    def newest_adopted(self) -> JournalId | None:
+        """The largest `_id` of another program's journal that has its link; None if there is none."""
+        ...
+
     def wait_for_hint(self, timeout_s: float) -> bool:
         """Blocks until another program may have written a journal or an invoice document, or the time is
         up; True if there was a hint. Hints may be lost or needless."""

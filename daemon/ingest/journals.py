@@ -3,7 +3,8 @@
 A hint says when to look; the sweep by `_id` says what there is. ObjectIds begin with the writer's clock, so
 a journal may appear below one that was found already: each sweep goes back `OVERLAP_S` behind the beginning
 of the sweep before it, in our time, which finds every journal of a writer whose clock is not later than that.
-What is further behind is found by the complete sweep at the start and once an hour.
+The first sweep goes back as far behind the last adopted journal; what is further behind is found by the
+complete sweep of the day.
 """
 
 from __future__ import annotations
@@ -29,8 +30,9 @@ PAGE: Final = 500
 OVERLAP_S: Final = 600.0
 """Ten minutes: clocks of one data centre differ by less than a second, an unsynchronized one by minutes."""
 
-_COMPLETE_S: Final = 3600.0
-"""Between complete sweeps, for a writer whose clock is off by more than the overlap."""
+_COMPLETE_S: Final = 86_400.0
+"""Between complete sweeps, for a writer whose clock is off by more than the overlap: a day, because each
+reads the `_id` of every journal there is."""
 
 log = structlog.get_logger()
 
@@ -44,7 +46,7 @@ class JournalFinder:
     now: Callable[[], datetime] = utc_now
     pace: Pace = field(default_factory=Pace)
     adopted: trio.Event = field(default_factory=trio.Event)
-    """Set after the first complete sweep."""
+    """Set after the first sweep."""
     _thread: trio.CapacityLimiter = field(init=False)
 
     def __post_init__(self) -> None:
@@ -52,7 +54,7 @@ class JournalFinder:
 
     async def run(self, healthy: Callable[[], None]) -> None:
         """Hands over what it finds until the database is unavailable; never returns. Raises Unavailable."""
-        after: JournalId | None = None
+        after = await self._after_last_adopted()
         complete_at = trio.current_time()
         while True:
             began = self.now()
@@ -64,6 +66,13 @@ class JournalFinder:
                 after, complete_at = None, trio.current_time()
             await trio.sleep(self.pace.journals_hinted_s)
             await self._wait_hint()
+
+    async def _after_last_adopted(self) -> JournalId | None:
+        """Where the sweep begins: what was adopted before this start need not be looked at again."""
+        newest = await trio.to_thread.run_sync(
+            self.journals.newest_adopted, limiter=self._thread, abandon_on_cancel=True
+        )
+        return smallest_id(int(newest[:8], 16) - OVERLAP_S) if newest else None
 
     async def _sweep(self, after: JournalId | None) -> None:
         while found := await self._page(after):

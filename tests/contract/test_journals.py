@@ -55,6 +55,21 @@ def test_journals_are_found_in_order_in_pages_and_above_a_mark(store: Database) 
     assert foreign_ids(store, after=written[4]) == []
 
 
+def test_the_newest_adopted_is_told(store: Database) -> None:
+    """The largest id that has its link, whatever was adopted last; ours do not count."""
+    assert store.journals.newest_adopted() is None
+    first, second, third = (store.another.write_journal(moved(WALLET, OTHER_WALLET, 1)) for _ in range(3))
+    found = {one.journal_id: one for one in store.journals.foreign_journals(after=None, limit=10)}
+    store.post(found[second])
+    store.post(found[first])
+    store.post(
+        NodeOpened(pubkey=NODE, name="n", funds_msat=5_000, through_index=0, checkpoint_hash=None, opened_at_ms=1)
+    )
+    assert store.journals.newest_adopted() == second
+    store.post(found[third])
+    assert store.journals.newest_adopted() == third
+
+
 def test_tellerds_own_journals_are_not_foreign(store: Database) -> None:
     """What tellerd posts is never adopted."""
     store.post(

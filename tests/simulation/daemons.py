@@ -49,6 +49,9 @@ class UnhintedJournals:
     def foreign_journals(self, *, after: JournalId | None, limit: int) -> Sequence[ForeignJournalFound]:
         return self.store.journals.foreign_journals(after=after, limit=limit)
 
+    def newest_adopted(self) -> JournalId | None:
+        return self.store.journals.newest_adopted()
+
     def wait_for_hint(self, timeout_s: float) -> bool:
         return False
 

@@ -1,0 +1,64 @@
+"""What tellerd needs of the outside world; `adapters` implements it, `adapters.memory` fakes it.
+
+All calls block and are made from worker threads, unless they are marked async. Every call has a
+deadline of its own. `Unavailable` is the only error that stands for an outage.
+"""
+
+from __future__ import annotations
+
+from daemon.domain.ports.audit import Audit, AuditedJournal, AuditedLink
+from daemon.domain.ports.ledger import (
+    AccountEntry,
+    AccountRow,
+    LedgerReader,
+    StoredEvent,
+    StoreInfo,
+    StoreProbe,
+    TrialBalancePage,
+)
+from daemon.domain.ports.lightning import (
+    InvoicePage,
+    InvoiceState,
+    LightningNode,
+    NewInvoice,
+    NodeFunds,
+    NodeInfo,
+    NodeInvoice,
+)
+from daemon.domain.ports.metrics import Metrics
+from daemon.domain.ports.other_programs import Journals, OpenInvoice, OpenInvoices
+from daemon.domain.ports.posting import Books, Leases, LeaseView
+from daemon.domain.ports.prices import PriceSource
+from daemon.domain.ports.wallets import Invoices, StoredInvoice, Wallet, Wallets
+
+__all__ = [
+    "AccountEntry",
+    "AccountRow",
+    "Audit",
+    "AuditedJournal",
+    "AuditedLink",
+    "Books",
+    "InvoicePage",
+    "InvoiceState",
+    "Invoices",
+    "Journals",
+    "LeaseView",
+    "Leases",
+    "LedgerReader",
+    "LightningNode",
+    "Metrics",
+    "NewInvoice",
+    "NodeFunds",
+    "NodeInfo",
+    "NodeInvoice",
+    "OpenInvoice",
+    "OpenInvoices",
+    "PriceSource",
+    "StoreInfo",
+    "StoreProbe",
+    "StoredEvent",
+    "StoredInvoice",
+    "TrialBalancePage",
+    "Wallet",
+    "Wallets",
+]

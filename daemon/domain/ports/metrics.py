@@ -1,0 +1,35 @@
+"""What is counted."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from daemon.domain.cursors import LndCursor
+
+
+class Metrics(Protocol):
+    """What posting and ingest count; implemented over prometheus_client in `daemon.serving.metrics`."""
+
+    def settled(self, *, outcome: str, amount_sat: int, latency_s: float | None) -> None:
+        """One settlement was decided and committed."""
+        ...
+
+    def committed(self, *, events: int, duration_s: float) -> None:
+        """One commit."""
+        ...
+
+    def retried(self, *, cause: str) -> None:
+        """A commit was tried again."""
+        ...
+
+    def node_connected(self, *, node: str, connected: bool) -> None:
+        """A node's stream stands or fell."""
+        ...
+
+    def cursor_moved(self, cursor: LndCursor) -> None:
+        """A node's cursor after a commit: index, open gaps, remainder."""
+        ...
+
+    def leading(self, leading: bool) -> None:
+        """Whether this process holds the lease."""
+        ...

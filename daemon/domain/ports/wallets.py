@@ -1,0 +1,84 @@
+"""Wallets and invoices, as the API makes and reads them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Protocol
+
+from daemon.domain.identifiers import AccountId, NodePubkey, PaymentHash, WalletId
+from daemon.domain.money import Currency
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wallet:
+    """A wallet (blink-contract.md 1)."""
+
+    wallet_id: WalletId
+    account_id: AccountId
+    currency: Currency
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredInvoice:
+    """An `invoiceusers` document as the API needs it. `preimage` must never be logged."""
+
+    payment_hash: PaymentHash
+    wallet_id: WalletId
+    account_id: AccountId
+    external_id: str
+    pubkey: NodePubkey
+    currency: Currency
+    payment_request: str | None
+    paid: bool
+    completed: bool
+    created_at: datetime
+    preimage: str = field(repr=False)
+
+
+class Wallets(Protocol):
+    """Wallets and accounts."""
+
+    def create(self, *, account_id: AccountId | None, currency: Currency, external_id: str) -> Wallet:
+        """A wallet, once per external_id: a repeat returns the first one; AlreadyExists if its arguments
+        differ; NotFound if `account_id` names no account. Without account_id an account is made, too."""
+        ...
+
+    def get(self, wallet_id: WalletId) -> Wallet | None:
+        """The wallet, None if there is none."""
+        ...
+
+    def page(
+        self, *, account_id: AccountId | None, after: str | None, limit: int
+    ) -> tuple[Sequence[Wallet], str | None]:
+        """Wallets in order of creation, all or an account's, and the token of the next page, None after the last."""
+        ...
+
+
+class Invoices(Protocol):
+    """`invoiceusers` documents."""
+
+    def insert(self, invoice: StoredInvoice) -> None:
+        """Writes a document; AlreadyExists if the account has used its external_id or the hash exists."""
+        ...
+
+    def set_payment_request(self, payment_hash: PaymentHash, payment_request: str) -> None:
+        """Completes a document."""
+        ...
+
+    def get(self, payment_hash: PaymentHash) -> StoredInvoice | None:
+        """The document, None if there is none."""
+        ...
+
+    def get_by_external_id(self, account_id: AccountId, external_id: str) -> StoredInvoice | None:
+        """The account's document with this external_id, None if there is none."""
+        ...
+
+    def page(self, *, wallet_id: WalletId, after: str | None, limit: int) -> tuple[Sequence[StoredInvoice], str | None]:
+        """A wallet's documents, newest first, and the token of the next page, None after the last."""
+        ...
+
+    def settlement(self, payment_hash: PaymentHash) -> Mapping[str, Any] | None:
+        """The payload of the invoice's invoice.settled event (`daemon.domain.outbox`), None if there is none."""
+        ...

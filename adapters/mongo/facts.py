@@ -1,4 +1,4 @@
-"""What a batch needs to know, in one round trip."""
+"""What a batch needs to know, in one round trip (two where it meets what is booked already)."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from adapters.mongo.documents import Document, balance_id, cursor_from, head_fro
 from adapters.mongo.errors import mapped
 from adapters.mongo.snapshots import not_made_by
 from daemon.domain.accounts import LIGHTNING
-from daemon.domain.books import Expectation, Facts, Wanted
+from daemon.domain.books import Expectation, Facts, SuspenseEntry, Wanted
 from daemon.domain.errors import InvariantViolation
 from daemon.domain.identifiers import AccountId, NodePubkey, PaymentHash, WalletId
 from daemon.domain.money import Currency
@@ -41,19 +41,26 @@ class FactsReader:
             by_kind.setdefault(document[_KIND], []).append(document)
         if "head" not in by_kind:
             raise InvariantViolation("teller_head has no head document: the database was not made by `tellerd init`")
-        suspense = [suspense_from(document) for document in by_kind.get("suspense", ())]
+        booked = {document["_id"] for document in by_kind.get("key", ())}
+        suspense = self._suspense(booked)
         cursors = [cursor_from(document) for document in by_kind.get("cursor", ())]
         invoices = by_kind.get("invoice", [])
         self._learn_currencies(document.get("walletId", "") for document in invoices)
         return Facts(
             head=head_from(by_kind["head"][0]),
-            booked={document["_id"] for document in by_kind.get("key", ())},
+            booked=booked,
             expectations={PaymentHash(document["_id"]): self._expectation(document) for document in invoices},
             suspense={entry.key: entry for entry in suspense},
             cursors={cursor.pubkey: cursor for cursor in cursors},
             booked_elsewhere={PaymentHash(document["hash"]) for document in by_kind.get("leg", ())},
             lightning_balance=sum(int(document["balance"]) for document in by_kind.get("balance", ())),
         )
+
+    def _suspense(self, booked: set[str]) -> list[SuspenseEntry]:
+        """Money in suspense has a booked key, and most batches have none: they are not asked for it."""
+        if not booked:
+            return []
+        return [suspense_from(one) for one in self._db[names.SUSPENSE].find({"_id": {"$in": list(booked)}})]
 
     def _learn_currencies(self, wallet_ids: Iterable[str]) -> None:
         unknown = {wallet_id for wallet_id in wallet_ids if wallet_id not in self._currencies}
@@ -94,7 +101,6 @@ def _pipeline(wanted: Wanted, writer_id: bytes) -> list[Document]:
     keys, hashes = list(wanted.keys), list(wanted.payment_hashes)
     if keys:
         union(names.KEYS, "key", {"_id": {"$in": keys}}, {"_id": 1})
-        union(names.SUSPENSE, "suspense", {"_id": {"$in": keys}})
     if hashes:
         union(names.INVOICES, "invoice", {"_id": {"$in": hashes}}, {"paymentRequest": 0})
         # Ours are told by their keys: the same hash, paid on another node, is money of its own.

@@ -2,9 +2,9 @@
 
 A hint says when to look; the sweep by `_id` says what there is. ObjectIds begin with the writer's clock, so
 a journal may appear below one that was found already: each sweep goes back `OVERLAP_S` behind the beginning
-of the sweep before it, in our time, which finds every journal of a writer whose clock is not later than that.
-The first sweep goes back as far behind the last adopted journal; what is further behind is found by the
-complete sweep of the day.
+of the sweep before it, in our time, and one a minute `WIDE_OVERLAP_S`, for a writer whose clock is late. The
+first sweep goes back as far behind the last adopted journal; what is further behind is found by the complete
+sweep of the day.
 """
 
 from __future__ import annotations
@@ -27,8 +27,14 @@ from daemon.ingest.pace import Pace
 PAGE: Final = 500
 """Journals read and handed over at once: two commits' worth."""
 
-OVERLAP_S: Final = 600.0
-"""Ten minutes: clocks of one data centre differ by less than a second, an unsynchronized one by minutes."""
+OVERLAP_S: Final = 30.0
+"""Clocks of one data centre differ by less than a second."""
+
+WIDE_OVERLAP_S: Final = 600.0
+"""Ten minutes: an unsynchronized clock is off by minutes."""
+
+_WIDE_S: Final = 60.0
+"""Between sweeps over the wide overlap."""
 
 _COMPLETE_S: Final = 86_400.0
 """Between complete sweeps, for a writer whose clock is off by more than the overlap: a day, because each
@@ -55,13 +61,15 @@ class JournalFinder:
     async def run(self, healthy: Callable[[], None]) -> None:
         """Hands over what it finds until the database is unavailable; never returns. Raises Unavailable."""
         after = await self._after_last_adopted()
-        complete_at = trio.current_time()
+        complete_at = wide_at = trio.current_time()
         while True:
             began = self.now()
             await self._sweep(after)
             self.adopted.set()
             healthy()
             after = smallest_id(began.timestamp() - OVERLAP_S)
+            if trio.current_time() - wide_at > _WIDE_S:
+                after, wide_at = smallest_id(began.timestamp() - WIDE_OVERLAP_S), trio.current_time()
             if trio.current_time() - complete_at > _COMPLETE_S:
                 after, complete_at = None, trio.current_time()
             await trio.sleep(self.pace.journals_hinted_s)
@@ -72,7 +80,7 @@ class JournalFinder:
         newest = await trio.to_thread.run_sync(
             self.journals.newest_adopted, limiter=self._thread, abandon_on_cancel=True
         )
-        return smallest_id(int(newest[:8], 16) - OVERLAP_S) if newest else None
+        return smallest_id(int(newest[:8], 16) - WIDE_OVERLAP_S) if newest else None
 
     async def _sweep(self, after: JournalId | None) -> None:
         while found := await self._page(after):

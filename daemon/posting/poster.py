@@ -91,15 +91,15 @@ class Poster:
 
     async def run(self, inbox: trio.MemoryReceiveChannel[Sequence[NodeEvent]]) -> None:
         """Posts until the inbox is closed. Raises LeaseLost when another daemon leads."""
-        async with inbox:
-            async for first in inbox:
-                arrived = list(first)
-                decided: Decided | None = None
-                while arrived:
-                    _take_arrived(arrived, inbox)
-                    batch = arrived[:MAX_BATCH]
-                    del arrived[:MAX_BATCH]
-                    decided = await self._post(batch, decided, arrived[:MAX_BATCH])
+        # The inbox is its owner's: closed here, a failure would break the senders that wait for room.
+        async for first in inbox:
+            arrived = list(first)
+            decided: Decided | None = None
+            while arrived:
+                _take_arrived(arrived, inbox)
+                batch = arrived[:MAX_BATCH]
+                del arrived[:MAX_BATCH]
+                decided = await self._post(batch, decided, arrived[:MAX_BATCH])
 
     async def _post(
         self, batch: Sequence[NodeEvent], decided: Decided | None = None, following: Sequence[NodeEvent] = ()

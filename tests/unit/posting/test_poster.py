@@ -280,6 +280,29 @@ async def test_another_leader_ends_the_loop(desk: Desk) -> None:
     assert desk.suspense_sat() == 0
 
 
+async def test_a_lost_lease_does_not_break_the_senders(desk: Desk) -> None:
+    """A follower that waits for room is cancelled by its owner, not broken: the inbox stays open."""
+    desk.store.leases.acquire(holder="one", ttl_s=60)
+    send, receive = trio.open_memory_channel[Sequence[NodeEvent]](1)
+    ended: list[str] = []
+
+    async def follow() -> None:
+        try:
+            while True:
+                await send.send(payments(1, MAX_BATCH))
+        except trio.BrokenResourceError:
+            ended.append("broken")
+        except trio.Cancelled:
+            ended.append("cancelled")
+            raise
+
+    with pytest.RaisesGroup(LeaseLost):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(follow)
+            nursery.start_soon(desk.poster(desk.store.books).run, receive)
+    assert ended == ["cancelled"]
+
+
 async def test_a_leader_that_is_replaced_before_its_commit_writes_nothing(desk: Desk) -> None:
     """The fence is checked by the commit itself, not only by the read before it."""
 
@@ -314,3 +337,74 @@ async def test_latency_is_measured_from_the_node_to_the_commit(desk: Desk) -> No
     assert latency_s is not None
     assert latency_s > 0
     assert none is None
+
+
+@dataclass
+class Counted:
+    """`Books` that count reads and commits."""
+
+    books: Books
+    steps: list[str] = field(default_factory=list)
+
+    def read_facts(self, wanted: Wanted) -> Facts:
+        """The store's."""
+        self.steps.append("read")
+        return self.books.read_facts(wanted)
+
+    def commit(self, changes: Changes) -> None:
+        """The store's."""
+        self.steps.append("commit")
+        self.books.commit(changes)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.books, name)
+
+
+async def test_a_full_batch_that_waits_is_read_once(desk: Desk) -> None:
+    """What was decided ahead is committed as it stands: one read and one commit for each batch."""
+    books = Counted(desk.store.books)
+    await desk.post(payments(1, 3 * MAX_BATCH), books=books)
+    assert sorted(books.steps) == ["commit"] * 3 + ["read"] * 3
+    assert desk.counts.batches == [MAX_BATCH] * 3
+    assert desk.counts.retries == []
+    assert desk.suspense_sat() == 3 * MAX_BATCH
+
+
+async def test_what_comes_again_in_the_next_batch_is_booked_once(desk: Desk) -> None:
+    """The batch that is decided ahead sees what the one before it is committing."""
+    again = payments(1, MAX_BATCH)
+    await desk.post(payments(1, MAX_BATCH), again, payments(MAX_BATCH + 1, 2 * MAX_BATCH))
+    assert desk.counts.batches == [MAX_BATCH] * 3
+    assert desk.counts.outcomes.count("already_posted") == MAX_BATCH
+    assert desk.suspense_sat() == 2 * MAX_BATCH
+    cursor = desk.board.cursor(NODE)
+    assert cursor is not None
+    assert cursor.settle_index == 2 * MAX_BATCH
+
+
+@pytest.mark.parametrize(
+    "fault", [CommitFault.CONFLICT, CommitFault.UNAVAILABLE, CommitFault.REPLY_LOST, CommitFault.REQUEST_LOST]
+)
+async def test_what_was_decided_ahead_of_a_failed_commit_is_decided_again(
+    desk: Desk, fault: CommitFault, autojump_clock: MockClock
+) -> None:
+    """Whatever became of the commit that it was decided on: all is booked once, the feed has no gap."""
+    desk.store.faults.plan(fault, CommitFault.NONE, fault)
+    await desk.post(payments(1, 3 * MAX_BATCH))
+    assert desk.suspense_sat() == 3 * MAX_BATCH
+    assert desk.store.ledger.head().sequence == desk.board.sequence == 1 + 3 * MAX_BATCH
+    events = desk.store.ledger.events(after_sequence=0, limit=10 * MAX_BATCH)
+    assert [event.sequence for event in events] == list(range(1, 2 + 3 * MAX_BATCH))
+
+
+async def test_a_leader_that_is_replaced_while_it_looks_ahead_ends_the_loop(desk: Desk) -> None:
+    """LeaseLost is raised as it is, not in a group, and neither batch is written."""
+
+    def replace_leader(step: str) -> None:
+        if step == "commit":
+            desk.store.leases.acquire(holder="one", ttl_s=60)
+
+    desk.store.faults.at_step = replace_leader
+    with pytest.raises(LeaseLost):
+        await desk.post(payments(1, 2 * MAX_BATCH))
+    assert desk.suspense_sat() == 0

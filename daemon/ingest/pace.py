@@ -26,8 +26,8 @@ class Pace:
     """Between sweeps over the open invoices."""
     new_documents_s: float = 1.0
     """Between looks for new documents of other programs."""
-    lookups_per_s: float = 50.0
-    """Look-ups of one loop: under a twentieth of what LND can answer."""
+    lookups_per_s: float = 20.0
+    """Look-ups of one loop: under a fiftieth of what LND can answer."""
     journals_s: float = 1.0
     """Between sweeps for other programs' journals, unless a hint comes before."""
     journals_hinted_s: float = 0.1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -65,6 +66,8 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _run(config: Config) -> int:
+    # A script's shell starts background jobs with SIGINT ignored; here it ends every phase, the start included.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         trio.run(app.run, config)
     except BaseExceptionGroup as group:

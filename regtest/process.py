@@ -4,6 +4,7 @@ A node cannot outlive its launcher: it is killed by the kernel when the launcher
 of its own, so that Ctrl-C reaches the launcher only, which then stops the nodes in order.
 """
 
+import atexit
 import os
 import random
 import signal
@@ -145,6 +146,12 @@ class NodeProcess:
 
 
 _RESERVED: Final[list[socket.socket]] = []  # held open for the launcher's life: what keeps the ports ours
+
+
+@atexit.register
+def _release_ports() -> None:
+    while _RESERVED:
+        _RESERVED.pop().close()
 
 
 def take_port() -> int:

@@ -26,6 +26,7 @@ _OUTAGE_CODES = frozenset(
         10107,  # NotWritablePrimary
         11600,  # InterruptedAtShutdown
         11602,  # InterruptedDueToReplStateChange
+        14031,  # OutOfDiskSpace: nothing was written, and a person can make room
         13435,  # NotPrimaryNoSecondaryOk
         13436,  # NotPrimaryOrSecondary
     }

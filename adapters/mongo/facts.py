@@ -70,7 +70,9 @@ class FactsReader:
             self._currencies.clear()
         query = {"id": {"$in": list(unknown)}}
         for wallet in self._db[names.WALLETS].find(query, {"id": 1, "currency": 1}):
-            self._currencies[wallet["id"]] = Currency(str(wallet["currency"]))
+            # A wallet of a kind that is not known here cannot be credited here: as if it were not there.
+            if wallet.get("currency") in Currency.__members__:
+                self._currencies[wallet["id"]] = Currency(wallet["currency"])
 
     def _expectation(self, document: Document) -> Expectation:
         currency = str(document.get("currency"))

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from bson import ObjectId
+from bson.int64 import Int64
 from pymongo import errors
 from pymongo.change_stream import DatabaseChangeStream
 from pymongo.database import Database
@@ -16,7 +17,7 @@ from adapters.mongo.documents import Document, milliseconds
 from adapters.mongo.errors import mapped
 from adapters.mongo.snapshots import not_made_by
 from daemon.domain.accounts import BOOK
-from daemon.domain.entries import Leg
+from daemon.domain.entries import MAX_LEG_AMOUNT, Leg
 from daemon.domain.errors import InvariantViolation
 from daemon.domain.identifiers import JournalId
 from daemon.domain.node_events import ForeignJournalFound
@@ -81,9 +82,9 @@ class MongoJournals:
         for leg in self._db[names.LEGS].find({"_journal": {"$in": ids}}).sort("_id", 1) if ids else ():
             legs.setdefault(leg["_journal"], []).append(leg)
         return [
-            _found(journal, legs[journal["_id"]])
+            found_in(journal, legs[journal["_id"]])
             for journal in journals
-            if legs.get(journal["_id"]) and len(legs[journal["_id"]]) == len(journal["_transactions"])
+            if legs.get(journal["_id"]) and len(legs[journal["_id"]]) == len(journal.get("_transactions") or ())
         ]
 
     def wait_for_hint(self, timeout_s: float) -> bool:
@@ -110,14 +111,14 @@ class MongoJournals:
             hints.close()
 
 
-def _found(journal: Document, legs: list[Document]) -> ForeignJournalFound:
+def found_in(journal: Document, legs: list[Document]) -> ForeignJournalFound:
     try:
         readable, unreadable = tuple(leg_from(leg) for leg in legs), ""
     except InvariantViolation as problem:
         readable, unreadable = (), str(problem)
     return ForeignJournalFound(
         journal_id=JournalId(str(journal["_id"])),
-        datetime_ms=milliseconds(journal["datetime"]),
+        datetime_ms=milliseconds(journal.get("datetime") or journal["_id"].generation_time),
         memo=journal.get("memo") or "",
         legs=readable,
         unreadable=unreadable,
@@ -140,10 +141,13 @@ def between_ours(writer_id: bytes, after: ObjectId, *, through_s: int) -> list[D
 
 
 def leg_from(document: Document) -> Leg:
-    """A leg as the ledger holds it; raises InvariantViolation if its amounts are not whole minor units."""
+    """A leg as the ledger holds it; raises InvariantViolation if it is not whole minor units on an account."""
+    account, currency = document.get("accounts"), document.get("currency") or ""
+    if not isinstance(account, str) or not isinstance(currency, str):
+        raise InvariantViolation(f"leg {document['_id']}: account {account!r}, currency {currency!r} are no names")
     return Leg(
-        account=document["accounts"],
-        currency=document.get("currency") or "",
+        account=account,
+        currency=currency,
         debit=_whole(document, "debit"),
         credit=_whole(document, "credit"),
     )
@@ -151,7 +155,10 @@ def leg_from(document: Document) -> Leg:
 
 def _whole(document: Document, side: str) -> int:
     # Node.js writes a number as a double or an int32, as it likes; money is whole in either.
-    value: Any = document.get(side) or 0
-    if value != int(value):
+    value: Any = document.get(side)
+    if value is None:
+        return 0
+    is_whole = type(value) in (int, Int64) or (isinstance(value, float) and value.is_integer())
+    if not is_whole or abs(value) > MAX_LEG_AMOUNT:
         raise InvariantViolation(f"leg {document['_id']}: {side} {value!r} is not a whole number of minor units")
     return int(value)

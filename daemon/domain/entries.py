@@ -8,8 +8,9 @@ from typing import Final
 
 from daemon.domain.errors import InvariantViolation
 
-MAX_LEG_AMOUNT: Final = 2_100_000_000_000_000 * 100
-"""No leg can be larger than a hundred times all sats there will ever be: cents included, 2^53 excluded twice over."""
+MAX_LEG_AMOUNT: Final = 2**53 - 1
+"""The largest integer of canonical JSON, which the chain is computed over (RFC 8785), and of a JavaScript number;
+four times all sats there will ever be."""
 
 Detail = str | int | bool | None
 _NO_DETAILS: Final[Mapping[str, Detail]] = {}
@@ -53,7 +54,7 @@ def check_balanced(legs: tuple[Leg, ...], *, what: str) -> None:
         if (leg.debit > 0) == (leg.credit > 0) or leg.debit < 0 or leg.credit < 0:
             raise InvariantViolation(f"{what}: leg on {leg.account} needs one positive side")
         if leg.debit > MAX_LEG_AMOUNT or leg.credit > MAX_LEG_AMOUNT:
-            raise InvariantViolation(f"{what}: leg on {leg.account} is larger than all money")
+            raise InvariantViolation(f"{what}: leg on {leg.account} is larger than {MAX_LEG_AMOUNT}")
         sums[leg.currency] = sums.get(leg.currency, 0) + leg.credit - leg.debit
     if not legs or any(sums.values()):
         raise InvariantViolation(f"{what}: legs do not balance: {sums}")

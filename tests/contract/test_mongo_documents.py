@@ -13,10 +13,12 @@ import pytest
 from bson import ObjectId
 from bson.int64 import Int64
 
+from adapters.mongo.collections import WALLETS
 from adapters.mongo.commit import _ids_in_order
 from adapters.mongo.sessions import session_uuid
 from daemon.domain.accounts import LIGHTNING, SUSPENSE, wallet_account
 from daemon.domain.errors import Conflict, InvariantViolation, Unavailable
+from daemon.domain.outcomes import Suspended
 from regtest.mongod import Mongod
 from tests.contract.teller import NOW_MS, PRICE, Teller, teller_on
 from tests.samples import MORNING_MS, NODE, OTHER_NODE, hash_of, preimage_of, settled
@@ -271,3 +273,14 @@ def test_the_same_hash_paid_on_another_node_is_money_of_its_own(teller: Teller, 
         account: 9,
         LIGHTNING: -14,
     }
+
+
+def test_a_wallet_in_an_unknown_currency_is_no_reason_to_stop(teller: Teller) -> None:
+    """Another program's wallet of a kind that tellerd does not know: its payment waits in suspense."""
+    teller.open_node()
+    wallet = teller.new_wallet()
+    teller.expect("strange", wallet)
+    teller.store.db[WALLETS].update_one({"id": wallet.wallet_id}, {"$set": {"currency": "EUR"}})
+    (outcome,) = teller.post(settled("strange", 1, 5_000)).plan.outcomes
+    assert isinstance(outcome, Suspended)
+    assert outcome.reason == "no_wallet"

@@ -6,12 +6,11 @@ import hmac
 import http.client
 import json
 import secrets
-import shutil
 from decimal import Decimal
 from pathlib import Path
 from typing import Any, Final
 
-from regtest.process import NodeError, NodeProcess, take_port
+from regtest.process import Node, NodeError, NodeProcess, take_port
 
 CONFIGURATION: Final = Path(__file__).with_name("conf") / "bitcoin.conf"
 WALLET: Final = "miner"
@@ -35,8 +34,13 @@ class BitcoindRpcError(Exception):
         self.code = code
 
 
-class Bitcoind:
-    """One bitcoind: its ports, data folder and LND's password stay the same over restarts, its cookie does not."""
+class Bitcoind(Node):
+    """One bitcoind: its ports, data folder and LND's password stay the same over restarts, its cookie does not.
+
+    After kill() it comes back with a lower tip: what it had not flushed is gone. After restart() LND takes some
+    seconds to subscribe again and misses a block mined before that: see Stack.rejoin_chain(). LND cannot follow
+    wipe(), which begins another chain.
+    """
 
     def __init__(self, command: tuple[str, ...], folder: Path, extra_flags: tuple[str, ...] = ()) -> None:
         """`command` is the program (regtest.binaries.bitcoind()); data and log go into `folder`."""
@@ -91,48 +95,11 @@ class Bitcoind:
         """Name and password for JSON-RPC; bitcoind writes a new one at every start."""
         return self.data_folder / "regtest" / ".cookie"
 
-    def start(self) -> None:
-        """Start it; it is not ready yet (wait_ready)."""
-        self.data_folder.mkdir(parents=True, exist_ok=True)
-        self.process.start()
-
     def wait_ready(self, timeout_s: float = READY_S) -> None:
         """Return when it answers and its wallet is loaded (made at the first start). NodeError if not in time."""
         self.process.wait_until(self._answers, "answering RPC", timeout_s)
         if WALLET not in self.rpc("listwallets"):
             self.rpc("createwallet", WALLET, False, False, "", False, True, True)  # the last: load it at every start
-
-    def stop(self) -> None:
-        """SIGTERM: a clean end."""
-        self.process.stop()
-
-    def kill(self) -> None:
-        """SIGKILL: it comes back with a lower tip, what it had not flushed is gone."""
-        self.process.kill()
-
-    def pause(self) -> None:
-        """SIGSTOP: it hangs."""
-        self.process.pause()
-
-    def resume(self) -> None:
-        """SIGCONT."""
-        self.process.resume()
-
-    def restart(self) -> None:
-        """Stop, start with the same data on the same ports, and wait until ready.
-
-        LND takes some seconds to subscribe again and misses a block mined before that: see Stack.rejoin_chain().
-        """
-        self.stop()
-        self.start()
-        self.wait_ready()
-
-    def wipe(self) -> None:
-        """Replace it by one with an empty chain at the same address, ready. LND cannot follow that."""
-        self.kill()
-        shutil.rmtree(self.data_folder)
-        self.start()
-        self.wait_ready()
 
     def rpc(self, method: str, *params: object, timeout_s: float = RPC_S) -> Any:
         """One JSON-RPC call with the cookie; numbers with a fraction (amounts in BTC) come as Decimal.

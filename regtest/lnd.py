@@ -1,12 +1,11 @@
 """An LND on regtest: the process, and the calls of its REST interface (lnd_rest.py)."""
 
-import shutil
 from pathlib import Path
 from typing import Any, Final
 
 from regtest.bitcoind import Bitcoind
 from regtest.lnd_rest import LndError, LndRest
-from regtest.process import NodeError, NodeProcess, take_port
+from regtest.process import Node, NodeError, NodeProcess, take_port
 
 CONFIGURATION: Final = Path(__file__).with_name("conf") / "lnd.conf"
 
@@ -17,8 +16,12 @@ SYNC_S: Final = 60.0
 """Under a second after a block; LND that lost bitcoind's ZMQ connection needs some more."""
 
 
-class Lnd(LndRest):
-    """One LND: its ports and data folder stay the same over restarts; after wipe() it is another node."""
+class Lnd(Node, LndRest):
+    """One LND: its ports and data folder stay the same over restarts.
+
+    After restart() its peers may take a minute to come back by themselves: Stack.wait_payable() connects them at
+    once. After wipe() it is another node: another pubkey, another certificate, no channel, old macaroons void.
+    """
 
     def __init__(
         self, command: tuple[str, ...], folder: Path, bitcoind: Bitcoind, *, name: str, native_sql: bool = False
@@ -68,12 +71,6 @@ class Lnd(LndRest):
             raise NodeError(f"{self.name} has not been ready yet")
         return self._pubkey
 
-    def start(self) -> None:
-        """Start it; it is not ready yet (wait_ready). bitcoind must answer, or LND ends at once."""
-        self.data_folder.mkdir(parents=True, exist_ok=True)
-        self.forget_connections()
-        self.process.start()
-
     def wait_ready(self, timeout_s: float = READY_S) -> None:
         """Return when every call works. NodeError if not in time.
 
@@ -90,40 +87,20 @@ class Lnd(LndRest):
 
         self.process.wait_until(synced, f"synced to height {height}", timeout_s)
 
+    def start(self) -> None:
+        """Start it; it is not ready yet (wait_ready). bitcoind must answer, or LND ends at once."""
+        self.forget_connections()
+        super().start()
+
     def stop(self) -> None:
         """SIGTERM: a clean end."""
-        self.process.stop()
+        super().stop()
         self.forget_connections()
 
     def kill(self) -> None:
         """SIGKILL: LND may then fail back HTLCs of invoices that it calls settled."""
-        self.process.kill()
+        super().kill()
         self.forget_connections()
-
-    def pause(self) -> None:
-        """SIGSTOP: it hangs."""
-        self.process.pause()
-
-    def resume(self) -> None:
-        """SIGCONT."""
-        self.process.resume()
-
-    def restart(self) -> None:
-        """Stop, start with the same data on the same ports, and wait until ready. Its peers may take a minute to
-        come back by themselves: Stack.wait_payable() connects them at once."""
-        self.stop()
-        self.start()
-        self.wait_ready()
-
-    def wipe(self) -> None:
-        """Replace it by an empty node at the same address: another pubkey, another certificate, no channel. Ready.
-
-        Macaroons baked by the old node are void.
-        """
-        self.kill()
-        shutil.rmtree(self.data_folder)
-        self.start()
-        self.wait_ready()
 
     def info_or_not_yet(self) -> dict[str, Any]:
         """GetInfo for a waiting loop: NodeError instead of LndError."""

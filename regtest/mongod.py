@@ -1,13 +1,12 @@
 """A mongod: a replica set of one node, which is the smallest that has transactions and change streams."""
 
-import shutil
 from pathlib import Path
 from typing import Final
 
 from pymongo import MongoClient
 from pymongo.errors import OperationFailure, PyMongoError
 
-from regtest.process import NodeError, NodeProcess, take_port
+from regtest.process import Node, NodeError, NodeProcess, take_port
 
 CONFIGURATION: Final = Path(__file__).with_name("conf") / "mongod.conf"
 REPLICA_SET: Final = "rs0"
@@ -20,8 +19,8 @@ PROBE_MS: Final = 1_000
 """One readiness probe: a mongod that is up answers in milliseconds."""
 
 
-class Mongod:
-    """One mongod, on one port, with one data folder: both stay the same over restarts."""
+class Mongod(Node):
+    """One mongod, a replica set of one. What it acknowledged with j:true is there again after kill()."""
 
     def __init__(self, command: tuple[str, ...], folder: Path, extra_flags: tuple[str, ...] = ()) -> None:
         """`command` is the program (regtest.binaries.mongod()); data and log go into `folder`."""
@@ -47,43 +46,9 @@ class Mongod:
         """What a driver connects to."""
         return f"mongodb://{self.address}/?replicaSet={REPLICA_SET}"
 
-    def start(self) -> None:
-        """Start it; it is not ready yet (wait_ready)."""
-        self.data_folder.mkdir(parents=True, exist_ok=True)
-        self.process.start()
-
     def wait_ready(self, timeout_s: float = READY_S) -> None:
         """Return when it is a writable primary; makes the replica set at the first start. NodeError if not in time."""
         self.process.wait_until(self._is_primary, "a writable primary", timeout_s)
-
-    def stop(self) -> None:
-        """SIGTERM: a clean end."""
-        self.process.stop()
-
-    def kill(self) -> None:
-        """SIGKILL: what was acknowledged with j:true is still there after the next start."""
-        self.process.kill()
-
-    def pause(self) -> None:
-        """SIGSTOP: it hangs."""
-        self.process.pause()
-
-    def resume(self) -> None:
-        """SIGCONT."""
-        self.process.resume()
-
-    def restart(self) -> None:
-        """Stop, start with the same data on the same port, and wait until ready."""
-        self.stop()
-        self.start()
-        self.wait_ready()
-
-    def wipe(self) -> None:
-        """Replace it by an empty one at the same address, ready."""
-        self.kill()
-        shutil.rmtree(self.data_folder)
-        self.start()
-        self.wait_ready()
 
     def _is_primary(self) -> bool:
         """One probe; NodeError says why not yet."""

@@ -7,6 +7,7 @@ of its own, so that Ctrl-C reaches the launcher only, which then stops the nodes
 import atexit
 import os
 import random
+import shutil
 import signal
 import socket
 import subprocess
@@ -143,6 +144,51 @@ class NodeProcess:
         if self._child is None:
             raise NodeError(f"{self.name} was never started")
         return self._child
+
+
+class Node:
+    """What every node can do; `data_folder` and ports stay the same over restarts."""
+
+    process: NodeProcess
+    data_folder: Path
+
+    def start(self) -> None:
+        """Start it; it is not ready yet (wait_ready)."""
+        self.data_folder.mkdir(parents=True, exist_ok=True)
+        self.process.start()
+
+    def wait_ready(self) -> None:
+        """Return when it can be used; NodeError if not in time."""
+        raise NotImplementedError
+
+    def stop(self) -> None:
+        """SIGTERM: a clean end."""
+        self.process.stop()
+
+    def kill(self) -> None:
+        """SIGKILL."""
+        self.process.kill()
+
+    def pause(self) -> None:
+        """SIGSTOP: it hangs."""
+        self.process.pause()
+
+    def resume(self) -> None:
+        """SIGCONT."""
+        self.process.resume()
+
+    def restart(self) -> None:
+        """Stop, start with the same data on the same ports, and wait until ready."""
+        self.stop()
+        self.start()
+        self.wait_ready()
+
+    def wipe(self) -> None:
+        """Replace it by an empty one at the same address, ready."""
+        self.kill()
+        shutil.rmtree(self.data_folder)
+        self.start()
+        self.wait_ready()
 
 
 _RESERVED: Final[list[socket.socket]] = []  # held open for the launcher's life: what keeps the ports ours

@@ -122,10 +122,10 @@ def _journal(journal: Document | None, legs: list[Document]) -> AuditedJournal |
     if journal is None:
         return None
     return AuditedJournal(
-        datetime_ms=milliseconds(journal["datetime"]),
+        datetime_ms=milliseconds(journal.get("datetime") or journal["_id"].generation_time),
         legs=tuple(_leg(leg) for leg in legs),
         leg_ids=tuple(str(leg["_id"]) for leg in legs),
-        listed_leg_ids=tuple(str(leg_id) for leg_id in journal["_transactions"]),
+        listed_leg_ids=tuple(str(leg_id) for leg_id in journal.get("_transactions") or ()),
     )
 
 

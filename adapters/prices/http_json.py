@@ -85,10 +85,9 @@ class HttpJsonPrice:
         self._latest = read_price(self._fetch(), self._json_path), asked_at
 
     def _fetch(self) -> bytes:
-        request = urllib.request.Request(self._url, headers={"Accept": "application/json"})  # noqa: S310
+        request = urllib.request.Request(self._url, headers={"Accept": "application/json"})  # noqa: S310 (http or https: config.py)
         try:
-            # The configuration lets http and https through only.
-            with urllib.request.urlopen(request, timeout=FETCH_TIMEOUT_S) as response:  # noqa: S310
+            with urllib.request.urlopen(request, timeout=FETCH_TIMEOUT_S) as response:  # noqa: S310 (as above)
                 body: bytes = response.read(_MAX_BODY_BYTES + 1)
         except HTTPError as answer:
             answer.close()

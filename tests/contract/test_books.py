@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from daemon.domain.accounts import LIGHTNING, OPENING, ROUNDING, SUSPENSE, wallet_account
-from daemon.domain.books import Changes, Facts, Gap, KeyRecord, Wanted
+from daemon.domain.books import Changes, Facts, Gap, Head, KeyRecord, Wanted
 from daemon.domain.cursors import LndCursor
 from daemon.domain.errors import Conflict, InvariantViolation, LeaseLost
 from daemon.domain.identifiers import lightning_key
@@ -122,8 +122,8 @@ def test_each_part_of_the_head_is_compared(opened: Database) -> None:
     opened.books.commit(changes)
 
 
-def replace_before(changes: Changes, before: object) -> Changes:
-    return replace(changes, before=before)  # type: ignore[arg-type]
+def replace_before(changes: Changes, before: Head) -> Changes:
+    return replace(changes, before=before)
 
 
 def test_a_key_is_taken_once(opened: Database) -> None:

@@ -18,7 +18,7 @@ WALLET, OTHER_WALLET = "Liabilities:wallet-1", "Liabilities:wallet-2"
 def foreign_ids(store: Database, *, after: str | None = None, limit: int = 10) -> list[str]:
     return [
         found.journal_id
-        for found in store.journals.foreign_journals(after=after, limit=limit)  # type: ignore[arg-type]
+        for found in store.journals.foreign_journals(after=after, limit=limit)  # type: ignore[arg-type]  # a plain str reads better here
     ]
 
 

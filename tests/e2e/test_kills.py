@@ -60,7 +60,7 @@ def test_killed_twenty_times_while_payments_come_in(bank: Bank) -> None:
     try:
         for kill in range(KILLS):
             seen = len(paid)
-            wait_for(lambda seen=seen: len(paid) > seen, "payments come in")  # type: ignore[misc]
+            wait_for(lambda seen=seen: len(paid) > seen, "payments come in")  # type: ignore[misc]  # mypy cannot infer a lambda with a default
             time.sleep(rng.uniform(0.0, 0.5))
             bank.tellerd.process.kill()
             _check_cursor(bank, kill)

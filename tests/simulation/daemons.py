@@ -104,7 +104,7 @@ class Host:
 
         def supervise(task: Callable[[Callable[[], None]], object], name: str) -> None:
             async def keep() -> None:
-                await keep_running(task, name=name, rng=self.rng)  # type: ignore[arg-type]
+                await keep_running(task, name=name, rng=self.rng)  # type: ignore[arg-type]  # object stands for any awaitable
 
             nursery.start_soon(keep)
 

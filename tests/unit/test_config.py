@@ -132,7 +132,7 @@ def test_values_are_frozen(folder: Path) -> None:
     """Nobody changes the configuration while the daemon runs."""
     config = load(folder, SMALLEST)
     with pytest.raises(ValidationError):
-        config.network = "mainnet"  # type: ignore[misc]
+        config.network = "mainnet"  # type: ignore[misc]  # what must not work is tried
 
 
 @pytest.mark.parametrize(

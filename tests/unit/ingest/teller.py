@@ -50,7 +50,7 @@ class WatchedNode(MemoryLightningNode):
     """Remembers what it was asked; `on_page`, `on_funds` and `on_subscribe` let something happen just then."""
 
     def __init__(self, **settings: object) -> None:
-        super().__init__(**settings)  # type: ignore[arg-type]
+        super().__init__(**settings)  # type: ignore[arg-type]  # handed through as they are
         self.subscribed_after: list[int] = []
         self.pages = 0
         self.lookups: list[PaymentHash] = []

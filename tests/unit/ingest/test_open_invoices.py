@@ -5,8 +5,9 @@ from __future__ import annotations
 from datetime import UTC, datetime
 
 from daemon.domain.cursors import LndCursor
-from daemon.domain.identifiers import NodePubkey
+from daemon.domain.identifiers import NodePubkey, PaymentHash
 from daemon.domain.node_events import InvoiceSettled, NodeOpened
+from daemon.domain.ports import NodeInvoice
 from tests.samples import hash_of, invoice
 from tests.unit.ingest.teller import Teller, eventually
 
@@ -89,12 +90,12 @@ async def test_answers_of_another_node_are_not_handed_over() -> None:
     teller.node.settle(hash_of("on the old node"))
     handed_over = len(teller.handed_over)
 
-    class ReplacedInTheMiddle(type(teller.node)):  # type: ignore[misc]
+    class ReplacedInTheMiddle(type(teller.node)):  # type: ignore[misc]  # a base class known at run time only
         """Replaced after the first answer."""
 
-        def lookup_invoice(self, payment_hash):  # type: ignore[no-untyped-def]
+        def lookup_invoice(self, payment_hash: PaymentHash) -> NodeInvoice | None:
             """The old node's answer; then the new node is there."""
-            answer = super().lookup_invoice(payment_hash)
+            answer: NodeInvoice | None = super().lookup_invoice(payment_hash)
             self.replace_by_empty(OTHER)
             return answer
 

@@ -22,7 +22,7 @@ def channel(local_sat: int, remote_sat: int, commit_fee: int, *, initiator: bool
         fee_per_kw=2_500,
         commitment_type=pb.ANCHORS,
         initiator=initiator,
-        **more,  # type: ignore[arg-type]
+        **more,  # type: ignore[arg-type]  # fields of the message, handed through
     )
 
 

@@ -16,6 +16,7 @@ from daemon.domain.identifiers import (
     AccountId,
     JournalId,
     NodePubkey,
+    PaymentHash,
     WalletId,
     assignment_key,
     foreign_key,
@@ -55,7 +56,7 @@ def expected(name: str = "a", **changes: object) -> Expectation:
         pubkey=NODE,
         preimage=preimage_of(name).hex(),
     )
-    return replace(expectation, **changes)  # type: ignore[arg-type]
+    return replace(expectation, **changes)  # type: ignore[arg-type]  # fields, handed through
 
 
 def facts(
@@ -63,7 +64,7 @@ def facts(
     cursor: LndCursor | None = OPEN,
     booked: set[str] | None = None,
     suspense: SuspenseEntry | None = None,
-    elsewhere: set[str] | None = None,
+    elsewhere: set[PaymentHash] | None = None,
     lightning_sat: int = 0,
 ) -> Facts:
     return Facts(
@@ -72,7 +73,7 @@ def facts(
         expectations={expectation.payment_hash: expectation for expectation in expectations},
         suspense={suspense.key: suspense} if suspense else {},
         cursors={cursor.pubkey: cursor} if cursor else {},
-        booked_elsewhere=elsewhere or set(),  # type: ignore[arg-type]
+        booked_elsewhere=elsewhere or set(),
         lightning_balance=-lightning_sat,
     )
 

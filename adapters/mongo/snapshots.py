@@ -35,7 +35,7 @@ def sweep(db: Database[Document], writer_id: bytes) -> int:
     """Deletes the snapshots that hide legs; returns how many."""
     head = db[names.HEAD].find_one({"_id": "head"}) or {}
     last_commit: datetime = head["committed_at"]
-    query = {"book": BOOK, "createdAt": {"$gt": last_commit - _LOOK_BACK, "$lt": last_commit + _LOOK_BACK}}
+    query = {"book": BOOK, "createdAt": {"$gt": last_commit - _LOOK_BACK}}
     fields = {"transaction": 1}
     doomed = [
         snapshot["_id"]

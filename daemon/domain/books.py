@@ -5,9 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from daemon.domain.chain import ChainCursor, Deposit, PendingReceive
 from daemon.domain.cursors import LndCursor
+from daemon.domain.deposit_terms import ConfirmationPolicy
 from daemon.domain.entries import JournalEntry
-from daemon.domain.identifiers import AccountId, NodePubkey, PaymentHash, WalletId
+from daemon.domain.identifiers import (
+    AccountId,
+    BlockHash,
+    NodePubkey,
+    Outpoint,
+    PaymentHash,
+    Txid,
+    WalletId,
+)
 from daemon.domain.money import Currency
 from daemon.domain.outbox import OutboxRow
 
@@ -82,6 +92,35 @@ class Wanted:
     pubkeys: set[NodePubkey] = field(default_factory=set)
     opening: bool = False
     """A node is opened: all nodes' cursors and the Lightning account's balance are needed, too."""
+    chain: bool = False
+    """The chain's facts are needed (`Facts.chain`)."""
+    outpoints: set[Outpoint] = field(default_factory=set)
+    """Deposits, and whether another program has booked them."""
+    gone_txids: set[Txid] = field(default_factory=set)
+    """All deposits of these txs."""
+    disconnected: set[BlockHash] = field(default_factory=set)
+    """All deposits in these blocks, and the balances of the wallets of those that are settled."""
+    wallet_ids: set[WalletId] = field(default_factory=set)
+    """Wallets whose currency is needed; those of deposits that are read come by themselves."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChainFacts:
+    """What decisions on deposits rest on.
+
+    `policy` is the newest one, None where none was ever set: then the configuration's counts. `bank_owner` is
+    the wallet that gets the fees. `currencies` has the wallets that exist. `booked_elsewhere` are outputs that
+    another program has booked as an on-chain receive (a leg with this hash and vout and type "onchain_receipt"
+    that is not ours). `balances` are credit minus debit in sats.
+    """
+
+    cursor: ChainCursor | None = None
+    policy: ConfirmationPolicy | None = None
+    bank_owner: WalletId | None = None
+    deposits: Mapping[Outpoint, Deposit] = field(default_factory=dict)
+    currencies: Mapping[WalletId, Currency] = field(default_factory=dict)
+    booked_elsewhere: frozenset[Outpoint] = frozenset()
+    balances: Mapping[WalletId, int] = field(default_factory=dict)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -100,6 +139,7 @@ class Facts:
     cursors: Mapping[NodePubkey, LndCursor]
     booked_elsewhere: set[PaymentHash]
     lightning_balance: int = 0
+    chain: ChainFacts = field(default_factory=ChainFacts)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -154,3 +194,9 @@ class Changes:
     suspense_assigned: Sequence[SuspenseEntry]
     gaps: Sequence[Gap]
     cursors: Sequence[LndCursor]
+    chain_cursor: ChainCursor | None = None
+    """The chain's new position, None where it did not move."""
+    deposits: Sequence[Deposit] = ()
+    """Written whole, new or changed."""
+    pending: Mapping[Outpoint, PendingReceive | None] = field(default_factory=dict)
+    """The projection for Blink's readers: written, or None where it goes."""

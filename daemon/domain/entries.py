@@ -12,7 +12,7 @@ MAX_LEG_AMOUNT: Final = 2**53 - 1
 """The largest integer of canonical JSON, which the chain is computed over (RFC 8785), and of a JavaScript number;
 four times all sats there will ever be."""
 
-Detail = str | int | bool | None
+Detail = str | int | bool | tuple[str, ...] | None
 _NO_DETAILS: Final[Mapping[str, Detail]] = {}
 
 

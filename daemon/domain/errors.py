@@ -65,3 +65,7 @@ class NodeRefused(TellerdError):
 
 class Misconfigured(TellerdError):
     """What the configuration says and what is found there cannot both be right; names the remedy."""
+
+
+class BlockPruned(NodeRefused):
+    """The node has thrown this block away: it must be downloaded again before the chain can be followed."""

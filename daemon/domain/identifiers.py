@@ -19,6 +19,20 @@ AccountId = NewType("AccountId", str)
 JournalId = NewType("JournalId", str)
 """ObjectId of a document in `medici_journals`, 24 hex digits."""
 
+BlockHash = NewType("BlockHash", str)
+"""64 lower-case hex digits in the order of bitcoind's RPC (reversed bytes)."""
+
+Txid = NewType("Txid", str)
+"""64 lower-case hex digits in the order of bitcoind's RPC; without the witness."""
+
+Outpoint = NewType("Outpoint", str)
+"""An output of a tx: `<txid>:<vout>`."""
+
+
+def outpoint_of(txid: Txid, vout: int) -> Outpoint:
+    """The name of an output."""
+    return Outpoint(f"{txid}:{vout}")
+
 
 def lightning_key(pubkey: NodePubkey, settled_id: str) -> str:
     """Idempotency key of one settled invoice (its payment hash) or AMP set (its set id)."""
@@ -43,3 +57,18 @@ def opening_key(pubkey: NodePubkey) -> str:
 def foreign_key(journal_id: JournalId) -> str:
     """Idempotency key of a journal that another program wrote into the book."""
     return f"foreign:{journal_id}"
+
+
+def deposit_key(outpoint: Outpoint, settlement: int) -> str:
+    """Idempotency key of the n-th time that a deposit is credited, counted from 1."""
+    return f"chain:{outpoint}:{settlement}"
+
+
+def reversal_key(deposit: str) -> str:
+    """Idempotency key of the journal that takes a credited deposit back after a reorg."""
+    return f"{deposit}:reorg"
+
+
+def revision_key(outpoint: Outpoint, revision: int) -> str:
+    """Idempotency key of a deposit's n-th change that books nothing."""
+    return f"chain:{outpoint}/{revision}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from daemon.domain.chain_events import ChainEvent
 from daemon.domain.entries import Leg
 from daemon.domain.identifiers import JournalId, NodePubkey, PaymentHash
 
@@ -82,4 +83,4 @@ class ForeignJournalFound:
     unreadable: str = ""
 
 
-NodeEvent = InvoiceSettled | ListingCompleted | NodeOpened | NodeRestored | ForeignJournalFound
+NodeEvent = InvoiceSettled | ListingCompleted | NodeOpened | NodeRestored | ForeignJournalFound | ChainEvent

@@ -12,6 +12,12 @@ SUSPENSE_ASSIGNED: Final = "suspense.assigned"
 JOURNAL_ADOPTED: Final = "journal.adopted"
 BOOKS_OPENED: Final = "books.opened"
 ROUNDING_BOOKED: Final = "rounding.booked"
+DEPOSIT_DETECTED: Final = "deposit.detected"
+DEPOSIT_CONFIRMED: Final = "deposit.confirmed"
+DEPOSIT_SETTLED: Final = "deposit.settled"
+DEPOSIT_DROPPED: Final = "deposit.dropped"
+DEPOSIT_REVERSED: Final = "deposit.reversed"
+WALLET_OVERDRAWN: Final = "wallet.overdrawn"
 
 EVENT_TYPES: Final = (
     INVOICE_SETTLED,
@@ -20,6 +26,12 @@ EVENT_TYPES: Final = (
     JOURNAL_ADOPTED,
     BOOKS_OPENED,
     ROUNDING_BOOKED,
+    DEPOSIT_DETECTED,
+    DEPOSIT_CONFIRMED,
+    DEPOSIT_SETTLED,
+    DEPOSIT_DROPPED,
+    DEPOSIT_REVERSED,
+    WALLET_OVERDRAWN,
 )
 
 

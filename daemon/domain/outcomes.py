@@ -58,4 +58,45 @@ class Adopted:
     key: str
 
 
-Outcome = Posted | AlreadyPosted | Suspended | PartOfOpening | GapFound | CursorMoved | Adopted
+@dataclass(frozen=True, slots=True)
+class DepositsChanged:
+    """The chain moved, or outputs were seen: `settled_sat` and `reversed_sat` are what wallets, fees and dust
+    got and gave back, in how many deposits."""
+
+    detected: int = 0
+    confirmed: int = 0
+    dropped: int = 0
+    settled: int = 0
+    settled_sat: int = 0
+    reversed: int = 0
+    reversed_sat: int = 0
+    overdrawn: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """A deposit is deep enough, but cannot be credited yet; it stays confirmed."""
+
+    key: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Stale:
+    """What was told of the chain does not hold at the cursor's block any more: looked at again by the follower."""
+
+    key: str
+
+
+Outcome = (
+    Posted
+    | AlreadyPosted
+    | Suspended
+    | PartOfOpening
+    | GapFound
+    | CursorMoved
+    | Adopted
+    | DepositsChanged
+    | Held
+    | Stale
+)

@@ -1,0 +1,119 @@
+"""Nouns of the chain: blocks, where tellerd stands among them, and deposits."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final
+
+from daemon.domain.identifiers import BlockHash, Outpoint, Txid, WalletId, outpoint_of
+
+COINBASE_MATURITY: Final = 100
+"""Confirmations before the output of a coinbase can be spent (a rule of consensus)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BlockRef:
+    """A block's place: two blocks of one height differ in their hash."""
+
+    height: int
+    hash: BlockHash
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChainCursor:
+    """The last block that is in the books, with everything before it. `genesis` says of which chain."""
+
+    genesis: BlockHash
+    block: BlockRef
+
+
+class DepositState(StrEnum):
+    """Where a deposit stands: seen in the mempool, in a block, credited, or gone."""
+
+    DETECTED = "detected"
+    CONFIRMED = "confirmed"
+    SETTLED = "settled"
+    DROPPED = "dropped"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DepositBooking:
+    """What a settled deposit's journal did, so that its reversal undoes exactly that.
+
+    `bank_owner` is the wallet that got the fee, None where there was none. Dust is booked whole to the dust
+    account, without a fee. `cents` and `fee_cents` are what was written beside the sats, None without a price.
+    """
+
+    is_dust: bool
+    fee_sat: int
+    bank_owner: WalletId | None
+    cents: int | None = None
+    fee_cents: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Deposit:
+    """One output that pays a wallet: (txid, vout), for one tx may pay one address twice.
+
+    `block` is set in the states confirmed and settled. `inputs` are the outpoints that its tx spends: whoever
+    else spends one of them has replaced it. The policy that counts is the one in force when it was first seen.
+    `settlements` is how often it was credited (a reorg takes it back), `revision` how often it changed.
+    `booking` is set while tellerd's own journal stands; a settled deposit without one was booked by another
+    program. `held_reason` says why a deposit that is deep enough is not credited yet.
+    """
+
+    txid: Txid
+    vout: int
+    wallet_id: WalletId
+    address: str
+    amount_sat: int
+    is_coinbase: bool
+    inputs: tuple[Outpoint, ...]
+    state: DepositState
+    policy_version: int
+    confirmations_required: int
+    detected_at_ms: int
+    updated_at_ms: int
+    block: BlockRef | None = None
+    settlements: int = 0
+    revision: int = 0
+    booking: DepositBooking | None = None
+    held_reason: str = ""
+    dropped_reason: str = ""
+    replaced_by: Txid | None = None
+
+    @property
+    def outpoint(self) -> Outpoint:
+        """`txid:vout`, its name in the store."""
+        return outpoint_of(self.txid, self.vout)
+
+    @property
+    def settles_at_height(self) -> int | None:
+        """The height of the tip from which on it is deep enough; None while it is in no block."""
+        return None if self.block is None else self.block.height + self.confirmations_required - 1
+
+    def confirmations(self, tip_height: int) -> int:
+        """Blocks from its own to the tip, both counted; 0 while it is in no block."""
+        return 0 if self.block is None else max(0, tip_height - self.block.height + 1)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PendingReceive:
+    """Blink's `walletonchainpendingreceives` document of a deposit that is not settled (blink-contract.md 1).
+
+    `amount_sat` is after the fee. `cents` and `fee_cents` are what they are worth, None without a price;
+    `price_base` is the price of a sat in cents, times 10^12.
+    """
+
+    outpoint: Outpoint
+    txid: Txid
+    vout: int
+    wallet_id: WalletId
+    address: str
+    amount_sat: int
+    fee_sat: int
+    cents: int | None
+    fee_cents: int | None
+    price_base: int | None
+    created_at_ms: int

@@ -3,7 +3,8 @@
     services    HTTP, gRPC, heartbeat, prices: from start to end, as leader and as standby
     leadership  wait for the lease, then:
       pipeline    lease renewal, posting, snapshot sweep
-        intake      one follower and one look-up loop per node, adoption of other programs' journals
+        intake      one follower and one look-up loop per Lightning node, the follower of the chain, adoption
+                    of other programs' journals and addresses
 
 Shutdown runs from the inside out: intake is cancelled, posting ends with what has arrived, the lease is
 given back, the services end last. An outage is waited out where it happens; a lost lease ends the pipeline
@@ -33,7 +34,7 @@ from adapters.mongo import MongoStore
 from adapters.prices.fixed import FixedPrice
 from adapters.prices.http_json import HttpJsonPrice
 from adapters.prices.nothing import NoPrice
-from daemon import __version__
+from daemon import __version__, on_chain
 from daemon.config import Address, Config, PricesConfig
 from daemon.domain.errors import InvariantViolation, LeaseLost, Misconfigured, Unavailable
 from daemon.domain.node_events import NodeEvent
@@ -41,6 +42,7 @@ from daemon.domain.status import NodeStatus
 from daemon.ingest.journals import JournalFinder
 from daemon.ingest.lightning import LightningFollower
 from daemon.ingest.open_invoices import OpenInvoiceSweep
+from daemon.on_chain import Chain
 from daemon.posting.board import Board
 from daemon.posting.leadership import Leadership
 from daemon.posting.poster import INBOX_BATCHES, Poster
@@ -79,6 +81,7 @@ class Teller:
     metrics: PrometheusMetrics
     heartbeat: Heartbeat
     leadership: Leadership
+    chain: Chain | None
     api: Api
     rng: random.Random
 
@@ -127,6 +130,10 @@ def _build(config: Config, resources: ExitStack) -> Teller:
         resources.callback(node.close)
     board, gate, heartbeat = Board(), Gate(), Heartbeat()
     statuses = [NodeStatus(name=node.name) for node in nodes]
+    chain = on_chain.build(config, store, resources)
+    metrics = PrometheusMetrics(board=board, version=__version__)
+    if chain is not None:
+        metrics.show_chain(chain.status)
     # The holder tells two lives of one process id apart, and people where the leader runs.
     holder = f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
     return Teller(
@@ -137,9 +144,10 @@ def _build(config: Config, resources: ExitStack) -> Teller:
         prices=_prices(config.prices),
         board=board,
         gate=gate,
-        metrics=PrometheusMetrics(board=board, version=__version__),
+        metrics=metrics,
         heartbeat=heartbeat,
         leadership=Leadership(store.leases, holder=holder, ttl_s=config.posting.lease_ttl_s, rng=rng),
+        chain=chain,
         api=Api(
             network=config.network,
             version=__version__,
@@ -154,6 +162,7 @@ def _build(config: Config, resources: ExitStack) -> Teller:
             feed=Feed(store.ledger, board),
             nodes=nodes,
             node_statuses=statuses,
+            on_chain=chain.api if chain is not None else None,
         ),
         rng=rng,
     )
@@ -249,6 +258,7 @@ async def _run_pipeline(teller: Teller, fence: int, stopping: trio.Event) -> Non
         metrics=teller.metrics,
         fence=fence,
         rng=teller.rng,
+        rules=teller.config.deposits.rules(),
     )
     async with trio.open_nursery() as pipeline:
         pipeline.start_soon(teller.leadership.keep, fence)
@@ -286,6 +296,16 @@ def _start_intake(teller: Teller, intake: trio.Nursery, inbox: Inbox) -> None:
         _supervise(teller, intake, follower.run, name=f"follow {node.name}", on_state=follower.show)
         _supervise(teller, intake, sweep.run, name=f"open invoices of {node.name}")
     _supervise(teller, intake, finder.run, name="journals of other programs")
+    if teller.chain is not None:
+        _start_chain(teller, teller.chain, intake, inbox)
+
+
+def _start_chain(teller: Teller, chain: Chain, intake: trio.Nursery, inbox: Inbox) -> None:
+    follower = on_chain.follower(chain, store=teller.store, board=teller.board, inbox=inbox, metrics=teller.metrics)
+    _supervise(teller, intake, follower.run, name="follow bitcoind", on_state=follower.show)
+    finder = on_chain.finder(chain)
+    if finder is not None:
+        _supervise(teller, intake, finder.run, name="addresses of other programs")
 
 
 def _supervise(

@@ -16,7 +16,6 @@ from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-import structlog
 from pydantic import (
     AfterValidator,
     BaseModel,
@@ -32,17 +31,18 @@ from pydantic import (
 )
 from pydantic_core import ErrorDetails
 
-from daemon.domain.errors import TellerdError
-from daemon.domain.money import Price
+from daemon.domain.deposit_terms import ConfirmationPolicy, ConfirmationTier, DepositTerms, checked_tiers
+from daemon.domain.errors import BadInput, TellerdError
+from daemon.domain.money import SATS_PER_BTC, Price
+from daemon.matching.deposits import DepositRules
 
 ENVIRONMENT_PREFIX = "TELLERD_"
-_SECRET_KEYS = frozenset({"url", "rpc_url"})
+_SECRET_KEYS = frozenset({"url", "rpc_url", "xpub"})
 """Keys whose value may hold a password or a key: it is not shown in errors."""
 _MAX_SHOWN = 80
+_MAX_SAT = 21_000_000 * SATS_PER_BTC
 _MAX_LND = 64
 """Nodes of one daemon: each has a stream and threads of its own; far more than any bank runs."""
-
-log = structlog.get_logger()
 
 
 class ConfigError(TellerdError):
@@ -193,15 +193,81 @@ class LndConfig(_Section):
 
 
 class BitcoindConfig(_Section):
-    """[bitcoind]: read and checked in shape; the chain is not followed in this version."""
+    """[bitcoind]: the chain that deposits come on. Without a cookie file: user and password file.
+
+    `start_height` counts at the first start only (default: the tip). A reorg deeper than `max_reorg_depth` stops
+    the chain until a person has looked. `back_scan_blocks`: how far back an address is looked for that another
+    program wrote after its payment.
+    """
 
     rpc_url: Annotated[str, Field(pattern=r"^https?://[^\s@]+$")]
     rpc_cookie_file: AnyPath | None = None
     rpc_user: Text | None = None
     rpc_password_file: AnyPath | None = None
-    zmq: tuple[Annotated[str, Field(pattern=r"^(tcp|ipc)://\S+$")], ...] = ()
-    xpub: Text | None = None
+    zmq: Annotated[tuple[Annotated[str, Field(pattern=r"^(tcp|ipc)://\S+$")], ...], Field(max_length=8)] = ()
+    xpub: SecretStr | None = None
     foreign_addresses: Flag = False
+    start_height: Annotated[Whole, Field(ge=0)] | None = None
+    max_reorg_depth: Annotated[Whole, Field(ge=1, le=10_000)] = 100
+    back_scan_blocks: Annotated[Whole, Field(ge=0, le=10_000)] = 144
+
+    @field_validator("xpub")
+    @classmethod
+    def _is_public(cls, xpub: SecretStr | None) -> SecretStr | None:
+        # The rest is checked where addresses are derived; what is plainly private is refused with the file.
+        if xpub is not None and re.search(r"[a-zA-Z]prv[0-9A-Za-z]{8}", xpub.get_secret_value()):
+            raise ValueError("it is a private key: give the public one (xpub) and keep the private one off this host")
+        return xpub
+
+    @model_validator(mode="after")
+    def _one_login(self) -> Self:
+        by_password = self.rpc_user is not None and self.rpc_password_file is not None
+        if (self.rpc_cookie_file is None) != by_password or (self.rpc_user is None) != (self.rpc_password_file is None):
+            raise ValueError("give either rpc_cookie_file, or rpc_user and rpc_password_file")
+        return self
+
+
+class TierConfig(_Section):
+    """One of `deposits.confirmations`."""
+
+    from_sat: Annotated[Whole, Field(ge=0)]
+    confirmations: Annotated[Whole, Field(ge=1)]
+
+
+class DepositsConfig(_Section):
+    """[deposits]: what is asked of a deposit; the defaults are Blink's. `confirmations` counts until a policy is
+    set over the API."""
+
+    confirmations: Annotated[tuple[TierConfig, ...], Field(min_length=1)] = (TierConfig(from_sat=0, confirmations=2),)
+    flat_fee_sat: Annotated[Whole, Field(ge=0, le=100_000_000)] = 3_000
+    fee_threshold_sat: Annotated[Whole, Field(ge=0, le=_MAX_SAT)] = 1_000_000
+    fee_basis_points: Annotated[Whole, Field(ge=0, le=1_000)] = 30
+    dust_threshold_sat: Annotated[Whole, Field(ge=0, le=100_000_000)] = 5_000
+
+    @field_validator("confirmations")
+    @classmethod
+    def _are_a_policy(cls, tiers: tuple[TierConfig, ...]) -> tuple[TierConfig, ...]:
+        try:
+            _tiers(tiers)
+        except BadInput as problem:
+            raise ValueError(str(problem)) from None
+        return tiers
+
+    def rules(self) -> DepositRules:
+        """For the decisions."""
+        return DepositRules(
+            terms=DepositTerms(
+                flat_fee_sat=self.flat_fee_sat,
+                fee_threshold_sat=self.fee_threshold_sat,
+                fee_basis_points=self.fee_basis_points,
+                dust_threshold_sat=self.dust_threshold_sat,
+            ),
+            default_policy=ConfirmationPolicy(version=0, tiers=_tiers(self.confirmations)),
+        )
+
+
+def _tiers(tiers: tuple[TierConfig, ...]) -> tuple[ConfirmationTier, ...]:
+    return checked_tiers([ConfirmationTier(from_sat=tier.from_sat, confirmations=tier.confirmations) for tier in tiers])
 
 
 class PricesConfig(_Section):
@@ -260,6 +326,7 @@ class Config(_Section):
     mongo: MongoConfig
     lnd: Annotated[tuple[LndConfig, ...], Field(min_length=1, max_length=_MAX_LND)]
     bitcoind: BitcoindConfig | None = None
+    deposits: DepositsConfig = DepositsConfig()
     prices: PricesConfig | None = None
     api: ApiConfig = ApiConfig()
     http: HttpConfig = HttpConfig()
@@ -283,10 +350,7 @@ def load_config(path: Path, environ: Mapping[str, str]) -> Config:
         config = Config.model_validate(values, context={"base": path.resolve().parent})
     except ValidationError as problems:
         raise ConfigError(_one_line(problems.errors()[0], path, origins)) from None
-    config = config.model_copy(update={"mongo": _mongo_with_url(config.mongo, path)})
-    if config.bitcoind is not None:
-        log.warning("config.bitcoind_not_followed", detail="this version follows Lightning only: [bitcoind] waits")
-    return config
+    return config.model_copy(update={"mongo": _mongo_with_url(config.mongo, path)})
 
 
 def _mongo_with_url(mongo: MongoConfig, path: Path) -> MongoConfig:

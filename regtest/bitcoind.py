@@ -139,6 +139,10 @@ class Bitcoind(Node):
         """The height of the tip."""
         return int(self.rpc("getblockcount"))
 
+    def connect(self, other: "Bitcoind") -> None:
+        """Become its peer: the branch with more work wins on both. Not kept over a restart of either."""
+        self.rpc("addnode", other.p2p_address, "onetry")
+
     def _answers(self) -> bool:
         try:
             self.rpc("getblockchaininfo")

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import grpc
 
 from adapters.grpc_api._pb.tellerd.v1 import admin_pb2, admin_pb2_grpc
-from adapters.grpc_api.values import timestamp
+from adapters.grpc_api.values import timestamp, timestamp_of_ms
 from daemon.domain.books import GENESIS_HASH
+from daemon.domain.chain import BlockRef
 from daemon.domain.cursors import LndCursor
-from daemon.domain.status import NodeStatus
+from daemon.domain.deposit_terms import ConfirmationPolicy, ConfirmationTier, PolicyChange
+from daemon.domain.status import ChainStatus, HintsState, NodeStatus
+from daemon.serving import policies
 from daemon.serving.api import Api
 from daemon.serving.gate import Role
 from daemon.serving.status import Status, get_status, open_gaps
@@ -17,6 +22,11 @@ _ROLES = {
     Role.STARTING: admin_pb2.ROLE_UNSPECIFIED,
     Role.LEADER: admin_pb2.ROLE_LEADER,
     Role.STANDBY: admin_pb2.ROLE_STANDBY,
+}
+_HINTS: Mapping[HintsState, admin_pb2.ChainHints.ValueType] = {
+    "off": admin_pb2.CHAIN_HINTS_OFF,
+    "live": admin_pb2.CHAIN_HINTS_LIVE,
+    "silent": admin_pb2.CHAIN_HINTS_SILENT,
 }
 
 
@@ -31,6 +41,32 @@ class AdminServicer(admin_pb2_grpc.AdminServiceServicer):
     ) -> admin_pb2.GetStatusResponse:
         """How the daemon is, whatever is out of reach."""
         return status_to_proto(self._api, get_status(self._api))
+
+    def GetConfirmationPolicy(
+        self, request: admin_pb2.GetConfirmationPolicyRequest, context: grpc.ServicerContext
+    ) -> admin_pb2.GetConfirmationPolicyResponse:
+        """The policy in force, and a page of its history."""
+        page = policies.get_confirmation_policy(self._api, page_size=request.page_size, page_token=request.page_token)
+        return admin_pb2.GetConfirmationPolicyResponse(
+            policy=policy_to_proto(page.current),
+            history=[policy_change_to_proto(change) for change in page.history],
+            next_page_token=page.next_page_token,
+        )
+
+    def SetConfirmationPolicy(
+        self, request: admin_pb2.SetConfirmationPolicyRequest, context: grpc.ServicerContext
+    ) -> admin_pb2.SetConfirmationPolicyResponse:
+        """Another policy, for deposits first seen afterwards."""
+        change = policies.set_confirmation_policy(
+            self._api,
+            tiers=[
+                ConfirmationTier(from_sat=tier.from_sat, confirmations=tier.confirmations) for tier in request.tiers
+            ],
+            changed_by=request.changed_by,
+            reason=request.reason,
+            expected_version=request.expected_version if request.HasField("expected_version") else None,
+        )
+        return admin_pb2.SetConfirmationPolicyResponse(change=policy_change_to_proto(change))
 
 
 def status_to_proto(api: Api, status: Status) -> admin_pb2.GetStatusResponse:
@@ -48,6 +84,7 @@ def status_to_proto(api: Api, status: Status) -> admin_pb2.GetStatusResponse:
             version=status.store.version if status.store else "",
             last_error=status.store_error,
         ),
+        chain=chain_to_proto(status.chain, status.pending_deposits),
     )
     if status.head is not None:
         response.sequence, response.chain_length = status.head.sequence, status.head.chain_length
@@ -78,3 +115,52 @@ def node_to_proto(node: NodeStatus, cursor: LndCursor | None) -> admin_pb2.LndSt
         message.open_gaps = open_gaps(cursor)
         message.remainder_msat = cursor.remainder_msat
     return message
+
+
+def chain_to_proto(chain: ChainStatus | None, pending_deposits: int | None) -> admin_pb2.ChainStatus:
+    """How the chain is followed."""
+    if chain is None:
+        return admin_pb2.ChainStatus(configured=False)
+    connected = chain.connected
+    return admin_pb2.ChainStatus(
+        configured=True,
+        name=chain.name,
+        connected=connected,
+        connected_since=timestamp(chain.connected_since) if connected else None,
+        state=chain.state,
+        tip=_block(chain.tip),
+        cursor=_block(chain.cursor),
+        blocks_behind=chain.blocks_behind,
+        catch_up_blocks_per_s=chain.catch_up_blocks_per_s,
+        zmq=_HINTS[chain.hints],
+        halted=chain.halted,
+        last_error=chain.last_error,
+        pending_deposits=pending_deposits,
+    )
+
+
+def policy_to_proto(policy: ConfirmationPolicy) -> admin_pb2.ConfirmationPolicy:
+    """One version of the policy."""
+    return admin_pb2.ConfirmationPolicy(
+        version=policy.version,
+        tiers=[
+            admin_pb2.ConfirmationTier(from_sat=tier.from_sat, confirmations=tier.confirmations)
+            for tier in policy.tiers
+        ],
+    )
+
+
+def policy_change_to_proto(change: PolicyChange) -> admin_pb2.ConfirmationPolicyChange:
+    """One entry of the policy's history."""
+    return admin_pb2.ConfirmationPolicyChange(
+        version=change.after.version,
+        changed_by=change.changed_by,
+        reason=change.reason,
+        changed_at=timestamp_of_ms(change.changed_at_ms),
+        old_policy=policy_to_proto(change.before),
+        new_policy=policy_to_proto(change.after),
+    )
+
+
+def _block(block: BlockRef | None) -> admin_pb2.Block | None:
+    return None if block is None else admin_pb2.Block(height=block.height, hash=block.hash)

@@ -8,8 +8,9 @@ from typing import Any
 import grpc
 
 from adapters.grpc_api._pb.tellerd.v1 import event_pb2, event_pb2_grpc, ledger_pb2
-from adapters.grpc_api.values import currency_to_proto, timestamp_of_ms
+from adapters.grpc_api.values import currency_to_proto, deposit_state_to_proto, timestamp_of_ms
 from daemon.domain import outbox
+from daemon.domain.chain import DepositState
 from daemon.domain.ports import StoredEvent
 from daemon.serving import events
 from daemon.serving.api import Api
@@ -128,6 +129,68 @@ def _rounding_booked(message: event_pb2.Event, payload: Mapping[str, Any]) -> No
     )
 
 
+def _deposit_detected(message: event_pb2.Event, payload: Mapping[str, Any]) -> None:
+    message.deposit_detected.CopyFrom(
+        event_pb2.DepositDetected(
+            **_deposit(payload),
+            confirmations_required=payload["confirmations_required"],
+            again=payload["again"],
+        )
+    )
+
+
+def _deposit_confirmed(message: event_pb2.Event, payload: Mapping[str, Any]) -> None:
+    message.deposit_confirmed.CopyFrom(
+        event_pb2.DepositConfirmed(
+            **_deposit(payload),
+            confirmations_required=payload["confirmations_required"],
+            block_height=payload["block_height"],
+            block_hash=payload["block_hash"],
+        )
+    )
+
+
+def _deposit_settled(message: event_pb2.Event, payload: Mapping[str, Any]) -> None:
+    message.deposit_settled.CopyFrom(event_pb2.DepositSettled(**_deposit(payload), **_booking(payload)))
+
+
+def _deposit_dropped(message: event_pb2.Event, payload: Mapping[str, Any]) -> None:
+    message.deposit_dropped.CopyFrom(
+        event_pb2.DepositDropped(
+            **_deposit(payload), reason=payload["reason"], replaced_by=payload["replaced_by"] or ""
+        )
+    )
+
+
+def _deposit_reversed(message: event_pb2.Event, payload: Mapping[str, Any]) -> None:
+    message.deposit_reversed.CopyFrom(event_pb2.DepositReversed(**_deposit(payload), **_booking(payload)))
+
+
+def _wallet_overdrawn(message: event_pb2.Event, payload: Mapping[str, Any]) -> None:
+    message.wallet_overdrawn.CopyFrom(
+        event_pb2.WalletOverdrawn(
+            wallet_id=payload["wallet_id"],
+            balance_sat=payload["balance_sat"],
+            txid=payload["txid"],
+            vout=payload["vout"],
+            journal_id=_journal_id(payload),
+        )
+    )
+
+
+def _deposit(payload: Mapping[str, Any]) -> dict[str, Any]:
+    """What every event of a deposit tells."""
+    names = ("txid", "vout", "wallet_id", "address", "amount_sat")
+    state = deposit_state_to_proto(DepositState(payload["state"]))
+    return {name: payload[name] for name in names} | {"state": state}
+
+
+def _booking(payload: Mapping[str, Any]) -> dict[str, Any]:
+    """What a deposit's journal did, or undid."""
+    names = ("fee_sat", "credited_sat", "is_dust", "settlement", "block_height", "block_hash")
+    return {name: payload[name] for name in names} | {"journal_id": _journal_id(payload)}
+
+
 def _journal_id(payload: Mapping[str, Any]) -> str:
     """Empty where nothing was booked."""
     return payload.get("journal_id") or ""
@@ -140,4 +203,10 @@ _FILLERS: Mapping[str, Callable[[event_pb2.Event, Mapping[str, Any]], None]] = {
     outbox.JOURNAL_ADOPTED: _journal_adopted,
     outbox.BOOKS_OPENED: _books_opened,
     outbox.ROUNDING_BOOKED: _rounding_booked,
+    outbox.DEPOSIT_DETECTED: _deposit_detected,
+    outbox.DEPOSIT_CONFIRMED: _deposit_confirmed,
+    outbox.DEPOSIT_SETTLED: _deposit_settled,
+    outbox.DEPOSIT_DROPPED: _deposit_dropped,
+    outbox.DEPOSIT_REVERSED: _deposit_reversed,
+    outbox.WALLET_OVERDRAWN: _wallet_overdrawn,
 }

@@ -13,6 +13,8 @@ from grpc_reflection.v1alpha import reflection  # type: ignore[import-untyped]  
 from adapters.grpc_api._pb.tellerd.v1 import (
     admin_pb2,
     admin_pb2_grpc,
+    deposit_pb2,
+    deposit_pb2_grpc,
     event_pb2,
     event_pb2_grpc,
     invoice_pb2,
@@ -23,6 +25,7 @@ from adapters.grpc_api._pb.tellerd.v1 import (
     wallet_pb2_grpc,
 )
 from adapters.grpc_api.admin import AdminServicer
+from adapters.grpc_api.deposits import DepositServicer
 from adapters.grpc_api.events import EventServicer
 from adapters.grpc_api.guard import ApiMetrics, Guard
 from adapters.grpc_api.invoices import InvoiceServicer
@@ -55,6 +58,7 @@ _SERVICES = tuple(
     for file, name in (
         (wallet_pb2, "WalletService"),
         (invoice_pb2, "InvoiceService"),
+        (deposit_pb2, "DepositService"),
         (ledger_pb2, "LedgerService"),
         (event_pb2, "EventService"),
         (admin_pb2, "AdminService"),
@@ -103,6 +107,7 @@ def start_grpc(
     servicer = health.HealthServicer()
     wallet_pb2_grpc.add_WalletServiceServicer_to_server(WalletServicer(api), server)
     invoice_pb2_grpc.add_InvoiceServiceServicer_to_server(InvoiceServicer(api), server)
+    deposit_pb2_grpc.add_DepositServiceServicer_to_server(DepositServicer(api), server)
     ledger_pb2_grpc.add_LedgerServiceServicer_to_server(LedgerServicer(api), server)
     event_pb2_grpc.add_EventServiceServicer_to_server(EventServicer(api), server)
     admin_pb2_grpc.add_AdminServiceServicer_to_server(AdminServicer(api), server)

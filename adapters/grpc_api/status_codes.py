@@ -7,6 +7,7 @@ import grpc
 from daemon.domain.errors import (
     AlreadyExists,
     BadInput,
+    Conflict,
     NodeRefused,
     NotFound,
     NotSupported,
@@ -14,6 +15,8 @@ from daemon.domain.errors import (
     TellerdError,
     Unavailable,
 )
+from daemon.serving.api import NotConfigured
+from daemon.serving.deposits import DerivationsDiffer
 from daemon.serving.gate import Closed
 
 _CODES: tuple[tuple[type[TellerdError], grpc.StatusCode], ...] = (
@@ -22,6 +25,9 @@ _CODES: tuple[tuple[type[TellerdError], grpc.StatusCode], ...] = (
     (NotFound, grpc.StatusCode.NOT_FOUND),
     (AlreadyExists, grpc.StatusCode.ALREADY_EXISTS),
     (NotSupported, grpc.StatusCode.UNIMPLEMENTED),
+    (NotConfigured, grpc.StatusCode.FAILED_PRECONDITION),
+    (DerivationsDiffer, grpc.StatusCode.FAILED_PRECONDITION),
+    (Conflict, grpc.StatusCode.ABORTED),
     (NodeRefused, grpc.StatusCode.FAILED_PRECONDITION),
     (Closed, grpc.StatusCode.UNAVAILABLE),
     (Unavailable, grpc.StatusCode.UNAVAILABLE),

@@ -6,11 +6,20 @@ from datetime import datetime
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from adapters.grpc_api._pb.tellerd.v1 import wallet_pb2
+from adapters.grpc_api._pb.tellerd.v1 import deposit_pb2, wallet_pb2
+from daemon.domain.chain import DepositState
 from daemon.domain.money import Currency
 
 _TO_PROTO = {Currency.BTC.value: wallet_pb2.CURRENCY_BTC, Currency.USD.value: wallet_pb2.CURRENCY_USD}
 _FROM_PROTO = {proto: Currency(currency) for currency, proto in _TO_PROTO.items()}
+
+_DEPOSIT_STATES = {
+    DepositState.DETECTED: deposit_pb2.DEPOSIT_STATE_DETECTED,
+    DepositState.CONFIRMED: deposit_pb2.DEPOSIT_STATE_CONFIRMED,
+    DepositState.SETTLED: deposit_pb2.DEPOSIT_STATE_SETTLED,
+    DepositState.DROPPED: deposit_pb2.DEPOSIT_STATE_DROPPED,
+}
+_DEPOSIT_STATES_FROM_PROTO = {proto: state for state, proto in _DEPOSIT_STATES.items()}
 
 
 def currency_to_proto(currency: str) -> wallet_pb2.Currency.ValueType:
@@ -21,6 +30,16 @@ def currency_to_proto(currency: str) -> wallet_pb2.Currency.ValueType:
 def currency_from_proto(currency: wallet_pb2.Currency.ValueType) -> Currency | None:
     """A currency; None where none, or one that we do not know, was given."""
     return _FROM_PROTO.get(currency)
+
+
+def deposit_state_to_proto(state: DepositState) -> deposit_pb2.DepositState.ValueType:
+    """Where a deposit stands."""
+    return _DEPOSIT_STATES[state]
+
+
+def deposit_state_from_proto(state: deposit_pb2.DepositState.ValueType) -> DepositState | None:
+    """Where a deposit stands; None where nothing, or a state that we do not know, was given."""
+    return _DEPOSIT_STATES_FROM_PROTO.get(state)
 
 
 def timestamp(moment: datetime | None) -> Timestamp | None:

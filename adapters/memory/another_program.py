@@ -11,10 +11,11 @@ from adapters.memory.state import (
     BalanceSnapshot,
     InvoiceDocument,
     LedgerJournal,
+    OnchainAddress,
     Tables,
 )
 from daemon.domain.entries import Leg
-from daemon.domain.identifiers import JournalId, PaymentHash
+from daemon.domain.identifiers import JournalId, Outpoint, PaymentHash, WalletId
 from daemon.domain.ports import StoredInvoice
 
 _BEYOND_ALL_LEGS = 1 << 62
@@ -66,6 +67,21 @@ class AnotherProgram:
         with self._tables.lock:
             document = self._tables.invoices[payment_hash]
             document.invoice = replace(document.invoice, paid=True, completed=True)
+
+    def add_address(self, wallet_id: WalletId, address: str, *, pubkey: str | None = None) -> None:
+        """Appends to a wallet's `onchain`; one with a pubkey is an LND's."""
+        with self._tables.lock:
+            self._tables.add_address(wallet_id, OnchainAddress(address=address, pubkey=pubkey))
+
+    def addresses(self, wallet_id: WalletId) -> list[str]:
+        """What it reads in a wallet's `onchain`."""
+        with self._tables.lock:
+            return [entry.address for entry in self._tables.onchain.get(wallet_id, ())]
+
+    def pending_receives(self) -> set[Outpoint]:
+        """The outputs that it shows as pending."""
+        with self._tables.lock:
+            return set(self._tables.pending)
 
     def take_snapshot(self, account: str, currency: str, *, beyond_legs_to_come: bool = False) -> None:
         """Keeps medici's balance snapshot of an account.

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from adapters.memory.chain_facts import chain_facts, wants_chain
 from adapters.memory.faults import CommitFaults
 from adapters.memory.state import BalanceSnapshot, LedgerJournal, Link, Tables
 from daemon.domain.accounts import LIGHTNING
-from daemon.domain.books import Changes, Expectation, Facts, SealedEntry, Wanted
+from daemon.domain.books import ChainFacts, Changes, Expectation, Facts, SealedEntry, Wanted
 from daemon.domain.cursors import LndCursor
 from daemon.domain.entries import JournalEntry, Leg
 from daemon.domain.errors import Conflict, LeaseLost
@@ -50,6 +51,7 @@ class MemoryBooks:
                     payment_hash for payment_hash in wanted.payment_hashes if self._is_booked_elsewhere(payment_hash)
                 },
                 lightning_balance=tables.balances.get((LIGHTNING, Currency.BTC), 0) if wanted.opening else 0,
+                chain=chain_facts(tables, wanted, is_ours=self._is_ours) if wants_chain(wanted) else ChainFacts(),
             )
 
     def commit(self, changes: Changes) -> None:
@@ -136,7 +138,19 @@ class MemoryBooks:
         for cursor in changes.cursors:
             tables.cursors.pop(cursor.pubkey, None)
             tables.cursors[cursor.pubkey] = cursor
+        self._write_chain(changes)
         tables.head = changes.after
+
+    def _write_chain(self, changes: Changes) -> None:
+        tables = self._tables
+        if changes.chain_cursor is not None:
+            tables.chain_cursor = changes.chain_cursor
+        tables.deposits.update((deposit.outpoint, deposit) for deposit in changes.deposits)
+        for outpoint, pending in changes.pending.items():
+            if pending is None:
+                tables.pending.pop(outpoint, None)
+            else:
+                tables.pending.setdefault(outpoint, pending)
 
     def _write_entry(self, sealed: SealedEntry) -> None:
         tables = self._tables
@@ -178,4 +192,6 @@ class MemoryBooks:
 
 
 def _leg_details(entry: JournalEntry, leg: Leg) -> dict[str, object]:
-    return {**entry.details, **leg.details, "currency": leg.currency}
+    details: dict[str, object] = {**entry.details, **leg.details, "currency": leg.currency}
+    # A database has arrays only: they are read back as lists.
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in details.items()}

@@ -9,9 +9,11 @@ from datetime import UTC, datetime
 from typing import Any
 
 from daemon.domain.books import BalanceKey, Gap, Head, KeyRecord, SuspenseEntry
+from daemon.domain.chain import ChainCursor, Deposit, PendingReceive
 from daemon.domain.cursors import LndCursor
+from daemon.domain.deposit_terms import PolicyChange
 from daemon.domain.entries import Leg
-from daemon.domain.identifiers import AccountId, JournalId, NodePubkey, PaymentHash, WalletId
+from daemon.domain.identifiers import AccountId, JournalId, NodePubkey, Outpoint, PaymentHash, WalletId
 from daemon.domain.outbox import OutboxRow
 from daemon.domain.ports import AccountEntry, StoredInvoice, Wallet
 
@@ -85,6 +87,25 @@ class WalletDocument:
     asked_account_id: AccountId | None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OnchainAddress:
+    """One element of `wallets.onchain`; one with a pubkey is an LND's."""
+
+    address: str
+    pubkey: str | None = None
+
+
+@dataclass(slots=True, kw_only=True)
+class ScriptDocument:
+    """A script and its wallet; `key_id` and `index` where tellerd derived it."""
+
+    address: str
+    wallet_id: WalletId
+    key_id: str | None = None
+    index: int = -1
+    unscanned: bool = False
+
+
 @dataclass(slots=True)
 class Tables:
     """All collections. Hold `lock` while touching any; `hinted` shares it."""
@@ -108,6 +129,15 @@ class Tables:
     invoices: dict[PaymentHash, InvoiceDocument] = field(default_factory=dict)
     accounts: dict[AccountId, WalletId | None] = field(default_factory=dict)
     wallets: dict[WalletId, WalletDocument] = field(default_factory=dict)
+    bank_owner: WalletId | None = None
+    onchain: dict[WalletId, list[OnchainAddress]] = field(default_factory=dict)
+    changed_wallets: list[WalletId] = field(default_factory=list)
+    chain_cursor: ChainCursor | None = None
+    deposits: dict[Outpoint, Deposit] = field(default_factory=dict)
+    pending: dict[Outpoint, PendingReceive] = field(default_factory=dict)
+    scripts: dict[bytes, ScriptDocument] = field(default_factory=dict)
+    next_index: dict[str, int] = field(default_factory=dict)
+    policies: list[PolicyChange] = field(default_factory=list)
     hints: int = 0
     hinted: threading.Condition = field(init=False)
     _last_leg_id: int = 0
@@ -128,6 +158,12 @@ class Tables:
         if isinstance(payment_hash, str):
             self.legs_by_hash.setdefault(payment_hash, []).append(stored.leg_id)
         return stored.leg_id
+
+    def add_address(self, wallet_id: WalletId, address: OnchainAddress) -> None:
+        """Appends to a wallet's `onchain` and wakes whoever waits for that."""
+        self.onchain.setdefault(wallet_id, []).append(address)
+        self.changed_wallets.append(wallet_id)
+        self.hinted.notify_all()
 
     def hint(self) -> None:
         """Wakes whoever waits for another program's writes."""

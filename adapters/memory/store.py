@@ -6,17 +6,25 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from adapters.memory.addresses import MemoryAddresses
 from adapters.memory.another_program import AnotherProgram
 from adapters.memory.books import MemoryBooks
+from adapters.memory.deposits import MemoryDeposits
 from adapters.memory.faults import CommitFaults
+from adapters.memory.foreign_addresses import MemoryForeignAddresses
 from adapters.memory.invoices import MemoryInvoices, MemoryOpenInvoices
 from adapters.memory.journals import MemoryJournals
 from adapters.memory.leases import MemoryLeases
 from adapters.memory.ledger import MemoryLedger
+from adapters.memory.policies import MemoryPolicies
+from adapters.memory.scripts import MemoryScripts
 from adapters.memory.state import LedgerJournal, Link, Tables
 from adapters.memory.wallets import MemoryWallets
 from daemon.domain.books import Gap, KeyRecord, SuspenseEntry
+from daemon.domain.chain import PendingReceive
 from daemon.domain.entries import Leg
+from daemon.domain.identifiers import Outpoint, WalletId
+from daemon.domain.money import Currency
 
 MEMORY_WRITER_ID = bytes.fromhex("7e11e7d000")
 """What `tellerd init` draws at random, fixed here so that runs repeat."""
@@ -48,7 +56,20 @@ class MemoryStore:
         self.wallets = MemoryWallets(self._tables)
         self.invoices = MemoryInvoices(self._tables)
         self.ledger = MemoryLedger(self._tables)
+        self.deposits = MemoryDeposits(self._tables)
+        self.addresses = MemoryAddresses(self._tables)
+        self.policies = MemoryPolicies(self._tables)
+        self.scripts = MemoryScripts(self._tables)
         self.another = AnotherProgram(self._tables)
+        self._tables.bank_owner = self._make_bank_owner()
+
+    def _make_bank_owner(self) -> WalletId:
+        """The one system wallet that tellerd itself books to, as `tellerd init` makes it."""
+        return self.wallets.create(account_id=None, currency=Currency.BTC, external_id="system:bankowner").wallet_id
+
+    def foreign_addresses(self, script_of: Callable[[str], bytes]) -> MemoryForeignAddresses:
+        """Addresses that `another` wrote; `script_of` raises ValueError for what is no address here."""
+        return MemoryForeignAddresses(self._tables, script_of)
 
     def taken_keys(self) -> dict[str, KeyRecord]:
         """All idempotency keys, with the journal and the feed row each one stands for."""
@@ -73,6 +94,11 @@ class MemoryStore:
         """All money that ever waited in suspense."""
         with self._tables.lock:
             return dict(self._tables.suspense)
+
+    def pending_receives(self) -> dict[Outpoint, PendingReceive]:
+        """What Blink's readers see of deposits that are not settled."""
+        with self._tables.lock:
+            return dict(self._tables.pending)
 
     def gaps(self) -> dict[str, Gap]:
         """All that a person must explain."""

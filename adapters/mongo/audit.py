@@ -12,7 +12,7 @@ from pymongo.client_session import ClientSession
 from pymongo.database import Database
 
 from adapters.mongo import collections as names
-from adapters.mongo.documents import Document, cursor_from, head_from, milliseconds
+from adapters.mongo.documents import LND_CURSORS, Document, cursor_from, head_from, milliseconds
 from adapters.mongo.errors import mapped
 from adapters.mongo.journals import leg_from
 from daemon.domain.accounts import BOOK
@@ -102,7 +102,7 @@ class MongoAudit:
 
     def cursors(self) -> Sequence[LndCursor]:
         """See the port."""
-        return [cursor_from(document) for document in self._find(names.CURSORS, {})]
+        return [cursor_from(document) for document in self._find(names.CURSORS, LND_CURSORS)]
 
     def unlinked_legs(self) -> Iterator[tuple[str, str]]:
         """See the port."""

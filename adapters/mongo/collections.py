@@ -13,6 +13,7 @@ LEGS: Final = "medici_transactions"
 JOURNALS: Final = "medici_journals"
 LEG_METADATA: Final = "medici_transaction_metadatas"
 SNAPSHOTS: Final = "medici_balances"
+PENDING_RECEIVES: Final = "walletonchainpendingreceives"
 
 HEAD: Final = "teller_head"
 LEASE: Final = "teller_lease"
@@ -24,8 +25,13 @@ LINKS: Final = "teller_links"
 SUSPENSE: Final = "teller_suspense"
 GAPS: Final = "teller_gaps"
 SCHEMA: Final = "teller_schema"
+DEPOSITS: Final = "teller_deposits"
+SCRIPTS: Final = "teller_scripts"
+POLICIES: Final = "teller_policies"
+DERIVATIONS: Final = "teller_derivations"
 
-SCHEMA_VERSION: Final = 1
+SCHEMA_VERSION: Final = 2
+"""Version 2 has the collections of deposits and addresses."""
 
 _Keys = list[tuple[str, int]]
 
@@ -81,5 +87,21 @@ INDEXES: Final[dict[str, list[IndexModel]]] = {
     SUSPENSE: [_index("assigned_to", "received_at")],
     GAPS: [],
     SCHEMA: [],
+    PENDING_RECEIVES: [_index("walletId", "-createdAt"), _index("transactionHash", "vout", unique=True)],
+    DEPOSITS: [
+        _index("state", "-detected_at", "-_id"),
+        _index("wallet_id", "state", "-detected_at", "-_id"),
+        _index("state", "_id", partialFilterExpression={"state": "detected"}),
+        _index("settles_at", "_id", partialFilterExpression={"state": "confirmed", "held": False}),
+        _index("txid"),
+        _index("block.hash", sparse=True),
+        _index("address"),
+    ],
+    SCRIPTS: [
+        _index("wallet_id", "key_id", "-index", partialFilterExpression={"key_id": {"$exists": True}}),
+        _index("unscanned", "_id", partialFilterExpression={"unscanned": True}),
+    ],
+    POLICIES: [],
+    DERIVATIONS: [],
 }
 """Blink's own indexes as blink-contract.md lists them: on a database of Blink's they are there already."""

@@ -7,7 +7,7 @@ between their `_id`s and their commit; the head last, so that a conflict over it
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from bson import ObjectId
@@ -18,6 +18,7 @@ from pymongo.client_session import ClientSession
 from pymongo.database import Database
 
 from adapters.mongo import collections as names
+from adapters.mongo.chain_documents import chain_cursor_of, deposit_of, pending_of
 from adapters.mongo.documents import (
     Document,
     balance_id,
@@ -34,7 +35,14 @@ from adapters.mongo.documents import (
 )
 from adapters.mongo.errors import DUPLICATE_KEY
 from daemon.domain.books import Changes, SealedEntry
+from daemon.domain.chain import Deposit
 from daemon.domain.errors import Conflict, InvariantViolation, LeaseLost
+
+_MOST_INPUTS_IN_A_COMMAND = 50_000
+"""Input outpoints of the deposits in one command: 4 MB, where MongoDB takes 16. A tx has at most some 24,000."""
+
+_MOST_DEPOSITS_IN_A_COMMAND = 5_000
+"""Deposits in one command: 4 MB without their inputs."""
 
 
 class Writer:
@@ -54,6 +62,7 @@ class Writer:
         self._put(names.SUSPENSE, [suspense_of(entry) for entry in changes.suspense_assigned])
         self._put_gaps(changes)
         self._put(names.CURSORS, [cursor_of(cursor, changes.committed_at_ms) for cursor in changes.cursors])
+        self._write_chain(changes)
         self._insert(names.LINKS, [link_of(sealed) for sealed in changes.entries])
         self._write_ledger(changes)
         self._move_head(changes)
@@ -126,6 +135,28 @@ class Writer:
             updates.append({"q": query, "u": {"$setOnInsert": document}, "upsert": True})
         self._update(names.GAPS, updates)
 
+    def _write_chain(self, changes: Changes) -> None:
+        if changes.chain_cursor is not None:
+            self._put(names.CURSORS, [chain_cursor_of(changes.chain_cursor, changes.committed_at_ms)])
+        for part in _in_parts(changes.deposits):
+            self._put(names.DEPOSITS, [deposit_of(deposit) for deposit in part])
+        self._project_pending(changes)
+
+    def _project_pending(self, changes: Changes) -> None:
+        """Blink's own document of the same output, if there is one, stays as it is until it goes."""
+        updates, deletes = [], []
+        for outpoint, pending in changes.pending.items():
+            txid, _, vout = outpoint.partition(":")
+            query = {"transactionHash": txid, "vout": int(vout)}
+            if pending is None:
+                deletes.append({"q": query, "limit": 1})
+                continue
+            document = {name: value for name, value in pending_of(pending).items() if name not in query}
+            updates.append({"q": query, "u": {"$setOnInsert": document}, "upsert": True})
+        self._update(names.PENDING_RECEIVES, updates)
+        if deletes:
+            self._command({"delete": names.PENDING_RECEIVES, "deletes": deletes, "ordered": True})
+
     def _move_head(self, changes: Changes) -> None:
         before = changes.before
         expected = {
@@ -165,6 +196,20 @@ class Writer:
                 raise Conflict(f"{next(iter(command.values()))}: a key exists already")
             raise errors.OperationFailure(problem["errmsg"], problem["code"])
         return reply
+
+
+def _in_parts(deposits: Sequence[Deposit]) -> Iterator[list[Deposit]]:
+    """The deposits, so many together as one command can hold."""
+    part: list[Deposit] = []
+    inputs = 0
+    for deposit in deposits:
+        inputs += len(deposit.inputs)
+        if part and (inputs > _MOST_INPUTS_IN_A_COMMAND or len(part) == _MOST_DEPOSITS_IN_A_COMMAND):
+            yield part
+            part, inputs = [], len(deposit.inputs)
+        part.append(deposit)
+    if part:
+        yield part
 
 
 def _ids_in_order(sealed: SealedEntry, written: Sequence[Document]) -> list[ObjectId]:

@@ -17,6 +17,9 @@ from daemon.domain.outbox import OutboxRow
 
 Document = dict[str, Any]
 
+LND_CURSORS: Document = {"_id": {"$regex": "^lnd:"}}
+"""A query for the nodes' cursors, beside which the chain's stands; a prefix is a range of the index."""
+
 
 def leg_documents(sealed: SealedEntry, timestamp: DatetimeMS) -> list[Document]:
     """The legs of an entry, without `_id`: the server makes it, so that it sorts after every earlier one."""

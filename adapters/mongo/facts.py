@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 from pymongo.database import Database
 
 from adapters.mongo import collections as names
-from adapters.mongo.documents import Document, balance_id, cursor_from, head_from, suspense_from
+from adapters.mongo.chain_facts import ChainFactsReader, wants_chain
+from adapters.mongo.documents import LND_CURSORS, Document, balance_id, cursor_from, head_from, suspense_from
 from adapters.mongo.errors import mapped
 from adapters.mongo.snapshots import not_made_by
 from daemon.domain.accounts import LIGHTNING
@@ -29,11 +30,15 @@ class FactsReader:
         self._db = db
         self._writer_id = writer_id
         self._currencies: dict[str, Currency] = {}
+        self._chain = ChainFactsReader(db, writer_id, self._currencies_of)
 
     def read(self, wanted: Wanted) -> Facts:
         """The facts; the head first, so that what is read after it is at least as new."""
         with mapped("reading facts"):
-            return self._facts(list(self._db[names.HEAD].aggregate(_pipeline(wanted, self._writer_id))))
+            facts = self._facts(list(self._db[names.HEAD].aggregate(_pipeline(wanted, self._writer_id))))
+            if wants_chain(wanted):
+                facts.chain = self._chain.read(wanted)
+            return facts
 
     def _facts(self, documents: list[Document]) -> Facts:
         by_kind: dict[str, list[Document]] = {}
@@ -63,16 +68,20 @@ class FactsReader:
         return [suspense_from(one) for one in self._db[names.SUSPENSE].find({"_id": {"$in": list(booked)}})]
 
     def _learn_currencies(self, wallet_ids: Iterable[str]) -> None:
+        if len(self._currencies) > _MAX_WALLETS_CACHED:
+            self._currencies.clear()
         unknown = {wallet_id for wallet_id in wallet_ids if wallet_id not in self._currencies}
         if not unknown:
             return
-        if len(self._currencies) > _MAX_WALLETS_CACHED:
-            self._currencies.clear()
         query = {"id": {"$in": list(unknown)}}
         for wallet in self._db[names.WALLETS].find(query, {"id": 1, "currency": 1}):
             # A wallet of a kind that is not known here cannot be credited here: as if it were not there.
             if wallet.get("currency") in Currency.__members__:
                 self._currencies[wallet["id"]] = Currency(wallet["currency"])
+
+    def _currencies_of(self, wallet_ids: Collection[WalletId]) -> dict[WalletId, Currency]:
+        self._learn_currencies(wallet_ids)
+        return {wallet_id: self._currencies[wallet_id] for wallet_id in wallet_ids if wallet_id in self._currencies}
 
     def _expectation(self, document: Document) -> Expectation:
         currency = str(document.get("currency"))
@@ -109,7 +118,7 @@ def _pipeline(wanted: Wanted, writer_id: bytes) -> list[Document]:
         elsewhere = {"hash": {"$in": hashes}, "type": "invoice", **not_made_by(writer_id, "$_journal")}
         union(names.LEGS, "leg", elsewhere, {"hash": 1})
     if wanted.opening:
-        union(names.CURSORS, "cursor", {})
+        union(names.CURSORS, "cursor", LND_CURSORS)
         union(names.BALANCES, "balance", {"_id": balance_id(LIGHTNING, Currency.BTC)}, {"balance": 1})
     elif wanted.pubkeys:
         union(names.CURSORS, "cursor", {"_id": {"$in": [f"lnd:{pubkey}" for pubkey in wanted.pubkeys]}})

@@ -31,7 +31,10 @@ _SYSTEM_ROLES: dict[str, tuple[Currency, ...]] = {
 
 
 def init(db: Database[Document]) -> list[str]:
-    """Makes collections, indexes, head, lease and system accounts where missing; returns what it made."""
+    """Makes collections, indexes, head, lease and system accounts where missing; returns what it made.
+
+    An older database becomes one of this version: versions have only added to each other so far.
+    """
     with mapped("init"):
         made = []
         present = set(db.list_collection_names())
@@ -44,7 +47,7 @@ def init(db: Database[Document]) -> list[str]:
         made += _make_singletons(db)
         for role, currencies in _SYSTEM_ROLES.items():
             made += _try_system_account(db, role, currencies)
-        return made
+        return made + _raise_version(db)
 
 
 def _create_collection(db: Database[Document], name: str) -> bool:
@@ -80,6 +83,14 @@ def _make_singletons(db: Database[Document]) -> list[str]:
         if result.upserted_id is not None:
             made.append(f"document {name}")
     return made
+
+
+def _raise_version(db: Database[Document]) -> list[str]:
+    """Last of all, so that a database says what it is only when it is so; a newer one stays newer."""
+    older = {"_id": "schema", "version": {"$lt": names.SCHEMA_VERSION}}
+    change = {"$set": {"version": names.SCHEMA_VERSION}}
+    raised = db[names.SCHEMA].update_one(older, change).modified_count
+    return [f"schema version {names.SCHEMA_VERSION}"] if raised else []
 
 
 def _try_system_account(db: Database[Document], role: str, currencies: tuple[Currency, ...]) -> list[str]:
@@ -147,8 +158,9 @@ def require(db: Database[Document]) -> bytes:
             f"database {db.name!r} is not initialised: run `tellerd init`, or set init = true under [mongo]"
         )
     if schema["version"] != names.SCHEMA_VERSION:
+        is_older = schema["version"] < names.SCHEMA_VERSION
         raise InvariantViolation(
-            f"database {db.name!r} has schema version {schema['version']}, this tellerd needs "
-            f"{names.SCHEMA_VERSION}: run the tellerd that belongs to it, or `tellerd init`"
+            f"database {db.name!r} has schema version {schema['version']}, this tellerd needs {names.SCHEMA_VERSION}: "
+            + ("run `tellerd init`" if is_older else "run the tellerd that belongs to it")
         )
     return bytes(schema["writer_id"])

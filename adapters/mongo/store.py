@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from types import TracebackType
 from typing import Self
 
@@ -12,13 +13,18 @@ from pymongo.read_preferences import ReadPreference
 from pymongo.write_concern import WriteConcern
 
 from adapters.mongo import schema
+from adapters.mongo.addresses import MongoAddresses
 from adapters.mongo.books import MongoBooks
+from adapters.mongo.deposits import MongoDeposits
 from adapters.mongo.documents import Document
 from adapters.mongo.errors import mapped
+from adapters.mongo.foreign_addresses import MongoForeignAddresses
 from adapters.mongo.invoices import MongoInvoices, MongoOpenInvoices
 from adapters.mongo.journals import MongoJournals
 from adapters.mongo.leases import MongoLeases
 from adapters.mongo.ledger import MongoLedger
+from adapters.mongo.policies import MongoPolicies
+from adapters.mongo.scripts import MongoScripts
 from adapters.mongo.sessions import PostingSession
 from adapters.mongo.wallets import MongoWallets
 from daemon.domain.errors import BadInput
@@ -51,6 +57,10 @@ class MongoStore:
         self.wallets = MongoWallets(self.db)
         self.invoices = MongoInvoices(self.db)
         self.ledger = MongoLedger(self.db)
+        self.deposits = MongoDeposits(self.db)
+        self.addresses = MongoAddresses(self.db)
+        self.policies = MongoPolicies(self.db)
+        self.scripts = MongoScripts(self.db)
 
     @classmethod
     def connect(cls, url: str, database: str) -> MongoStore:
@@ -96,6 +106,10 @@ class MongoStore:
         writer_id = schema.require(self.db)
         self.books = MongoBooks(self.db, posting=self._posting, leases=self.leases, writer_id=writer_id)
         self.journals = MongoJournals(self.db, writer_id)
+
+    def foreign_addresses(self, script_of: Callable[[str], bytes]) -> MongoForeignAddresses:
+        """Addresses that other programs wrote; `script_of` raises ValueError for what is no address here."""
+        return MongoForeignAddresses(self.db, script_of)
 
     def close(self) -> None:
         """Closes all connections; a transaction that is open is aborted by the server."""

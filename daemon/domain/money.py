@@ -51,6 +51,11 @@ class Price:
             raise ValueError(f"a price must be {MIN_USD_PER_BTC} to {MAX_USD_PER_BTC}, got {usd_per_btc}")
         return cls(int((usd_per_btc * 100 * _PRICE_SCALE).to_integral_value()))
 
+    @property
+    def picocents_per_sat(self) -> int:
+        """The price of a sat in 10^-12 cents, rounded down: what Blink keeps as base with offset 12."""
+        return self.microcents_per_btc // 100
+
     def cents(self, *, amount_sat: int) -> int:
         """What sats are worth in cents; an amount that is not zero is never worth zero cents."""
         if amount_sat == 0:

@@ -1,10 +1,12 @@
-"""How a Lightning node is followed, for status and for the choice of a node."""
+"""How the nodes are followed, for status and for the choice of a Lightning node."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Literal
 
+from daemon.domain.chain import BlockRef
 from daemon.domain.identifiers import NodePubkey
 
 
@@ -23,3 +25,36 @@ class NodeStatus:
     state: str = "starting"
     last_event_at: datetime | None = None
     last_error: str = ""
+
+
+HintsState = Literal["off", "live", "silent"]
+"""What the node pushes: nothing is configured; it arrives; nothing has come yet, or less than there was to tell."""
+
+
+@dataclass(slots=True, kw_only=True)
+class ChainStatus:
+    """How bitcoind is followed; written by its follower in the Trio thread, read from API threads as `NodeStatus`.
+
+    `tip` is the node's, `cursor` the last block in the books. `catch_up_blocks_per_s` is 0 unless the books are
+    being brought up to the tip. `halted` means that the follower has given up until a person has looked.
+    """
+
+    name: str = "bitcoind"
+    connected: bool = False
+    connected_since: datetime | None = None
+    state: str = "starting"
+    tip: BlockRef | None = None
+    cursor: BlockRef | None = None
+    hints: HintsState = "off"
+    catch_up_blocks_per_s: int = 0
+    last_error: str = ""
+    halted: bool = False
+
+    @property
+    def blocks_behind(self) -> int | None:
+        """How many blocks the books are behind the node; None while either is unknown.
+
+        0 also when the node is behind the books, as it is for a while after a crash (node-interfaces.md B.6).
+        """
+        tip, cursor = self.tip, self.cursor
+        return None if tip is None or cursor is None else max(0, tip.height - cursor.height)

@@ -32,3 +32,16 @@ class Pace:
     """Between sweeps for other programs' journals, unless a hint comes before."""
     journals_hinted_s: float = 0.1
     """The least pause between sweeps: hints come in bursts, and posting needs a moment to link what was found."""
+    tip_s: float = 1.0
+    """Between looks at bitcoind's tip, unless a hint comes before: a look is half a millisecond of its time."""
+    mempool_s: float = 5.0
+    """Between looks at the whole mempool where nothing is hinted: 100,000 txids are half a second of bitcoind's."""
+    mempool_hinted_s: float = 60.0
+    """The same where hints come: only for those that were lost without a trace."""
+    initial_download_s: float = 10.0
+    """Between looks at a bitcoind that loads the chain, which takes hours."""
+    halted_s: float = 60.0
+    """Before the chain is tried again after something that only a person can mend."""
+    wallets_s: float = 3600.0
+    """Between sweeps over all wallets for addresses of other programs: hints bring nearly all of them, and each sweep
+    reads every wallet."""

@@ -34,6 +34,7 @@ from daemon.domain.outcomes import (
     Suspended,
 )
 from daemon.matching import receipts
+from daemon.matching.deposits import BLINKS_RULES, DepositRules, decide_chain, want
 from daemon.matching.plan import Plan, Step
 
 
@@ -55,10 +56,14 @@ def wanted_by(events: Iterable[NodeEvent]) -> Wanted:
                 wanted.pubkeys.add(event.pubkey)
             case ForeignJournalFound():
                 wanted.keys.add(foreign_key(event.journal_id))
+            case _:
+                want(wanted, event)
     return wanted
 
 
-def decide(events: Iterable[NodeEvent], facts: Facts, *, price: Price | None) -> Plan:
+def decide(
+    events: Iterable[NodeEvent], facts: Facts, *, price: Price | None, rules: DepositRules = BLINKS_RULES
+) -> Plan:
     """Decides a batch in order. `price` is the dollar value to write beside credits; None if there is none."""
     plan = Plan(facts)
     for event in events:
@@ -76,6 +81,8 @@ def decide(events: Iterable[NodeEvent], facts: Facts, *, price: Price | None) ->
                 plan.outcomes.append(CursorMoved(event.pubkey))
             case ForeignJournalFound():
                 _found(plan, event)
+            case _:
+                decide_chain(plan, event, rules, price)
     return plan
 
 

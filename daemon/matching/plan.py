@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Container, Iterator
 from dataclasses import dataclass, field
 
+from daemon.domain.accounts import wallet_account
 from daemon.domain.books import Expectation, Facts, Gap, SuspenseEntry
+from daemon.domain.chain import ChainCursor, Deposit, PendingReceive
 from daemon.domain.cursors import LndCursor
 from daemon.domain.entries import JournalEntry
 from daemon.domain.errors import InvariantViolation
-from daemon.domain.identifiers import JournalId, NodePubkey, PaymentHash
+from daemon.domain.identifiers import BlockHash, JournalId, NodePubkey, Outpoint, PaymentHash, Txid, WalletId
+from daemon.domain.money import Currency
 from daemon.domain.outbox import OutboxEvent
 from daemon.domain.outcomes import Outcome
 
@@ -37,6 +41,9 @@ class Plan:
     suspense_assigned: dict[str, SuspenseEntry] = field(default_factory=dict)
     gaps: dict[str, Gap] = field(default_factory=dict)
     cursors: dict[NodePubkey, LndCursor] = field(default_factory=dict)
+    deposits: dict[Outpoint, Deposit] = field(default_factory=dict)
+    pending: dict[Outpoint, PendingReceive | None] = field(default_factory=dict)
+    moved_to: ChainCursor | None = None
     outcomes: list[Outcome] = field(default_factory=list)
     _taken: set[str] = field(default_factory=set)
     _paid: set[PaymentHash] = field(default_factory=set)
@@ -81,7 +88,44 @@ class Plan:
         """The node's new position, written with this commit."""
         self.cursors[cursor.pubkey] = cursor
 
+    def chain_cursor(self) -> ChainCursor | None:
+        """Where the chain stands after what this plan has decided."""
+        return self.moved_to or self.facts.chain.cursor
+
+    def move_chain(self, cursor: ChainCursor) -> None:
+        """The chain's new position, written with this commit."""
+        self.moved_to = cursor
+
+    def deposit(self, outpoint: Outpoint) -> Deposit | None:
+        """The deposit as this plan leaves it."""
+        return self.deposits.get(outpoint) or self.facts.chain.deposits.get(outpoint)
+
+    def put_deposit(self, deposit: Deposit) -> None:
+        """The deposit's new state, written with this commit."""
+        self.deposits[deposit.outpoint] = deposit
+
+    def deposits_in(self, blocks: Container[BlockHash]) -> list[Deposit]:
+        """Deposits in these blocks, as this plan leaves them."""
+        return [one for one in self._all_deposits() if one.block is not None and one.block.hash in blocks]
+
+    def deposits_of(self, txids: Container[Txid]) -> list[Deposit]:
+        """Deposits of these txs, as this plan leaves them."""
+        return [one for one in self._all_deposits() if one.txid in txids]
+
+    def _all_deposits(self) -> Iterator[Deposit]:
+        yield from {**self.facts.chain.deposits, **self.deposits}.values()
+
+    def balance(self, wallet_id: WalletId) -> int:
+        """A BTC wallet's balance in sats after what this plan has decided, where the facts have it; else 0 before."""
+        account = wallet_account(wallet_id)
+        balance = self.facts.chain.balances.get(wallet_id, 0)
+        for step in self.steps:
+            for leg in step.entry.legs if step.entry is not None else ():
+                if (leg.account, leg.currency) == (account, Currency.BTC):
+                    balance += leg.credit - leg.debit
+        return balance
+
     def writes_nothing(self) -> bool:
         """Whether nothing new was decided, so that no commit is needed."""
         moved = any(self.facts.cursors.get(pubkey) != cursor for pubkey, cursor in self.cursors.items())
-        return not (self.steps or self.paid or self.gaps or moved)
+        return not (self.steps or self.paid or self.gaps or self.deposits or self.moved_to or moved)

@@ -11,6 +11,7 @@ from collections.abc import Iterable
 
 import trio
 
+from daemon.domain.chain import ChainCursor
 from daemon.domain.cursors import LndCursor
 from daemon.domain.identifiers import NodePubkey
 
@@ -22,14 +23,26 @@ class Board:
         self._advanced = threading.Condition()
         self._cursors: dict[NodePubkey, LndCursor] = {}
         self._sequence = 0
+        self._chain: ChainCursor | None = None
+        self._chain_events = 0
         self._changed = trio.Event()
 
-    def publish(self, *, cursors: Iterable[LndCursor], sequence: int) -> None:
-        """Shows what was just committed or read; called from the Trio thread only."""
+    def publish(
+        self,
+        *,
+        cursors: Iterable[LndCursor] = (),
+        sequence: int = 0,
+        chain: ChainCursor | None = None,
+        chain_events: int = 0,
+    ) -> None:
+        """Shows what was just committed or read; called from the Trio thread only. `chain_events` are those
+        that were decided now."""
         with self._advanced:
             for cursor in cursors:
                 self._cursors[cursor.pubkey] = cursor
             self._sequence = max(self._sequence, sequence)
+            self._chain = chain or self._chain
+            self._chain_events += chain_events
             self._advanced.notify_all()
         self._changed.set()
         self._changed = trio.Event()
@@ -38,6 +51,18 @@ class Board:
         """The node's cursor as last committed by this process; None if it has not committed one yet."""
         with self._advanced:
             return self._cursors.get(pubkey)
+
+    @property
+    def chain(self) -> ChainCursor | None:
+        """The chain's cursor as last committed or read by this process."""
+        with self._advanced:
+            return self._chain
+
+    @property
+    def chain_events(self) -> int:
+        """How many chain events this process has decided and committed."""
+        with self._advanced:
+            return self._chain_events
 
     @property
     def sequence(self) -> int:

@@ -17,11 +17,13 @@ import structlog
 import trio
 
 from daemon.domain.books import Changes, Head
+from daemon.domain.chain_events import ChainEvent
 from daemon.domain.errors import Conflict, InvariantViolation, LeaseLost, Unavailable
 from daemon.domain.node_events import InvoiceSettled, NodeEvent
-from daemon.domain.outcomes import Outcome, Posted, Suspended
+from daemon.domain.outcomes import DepositsChanged, Outcome, Posted, Suspended
 from daemon.domain.ports import Books, Metrics, PriceSource
 from daemon.matching.decide import decide, wanted_by
+from daemon.matching.deposits import BLINKS_RULES, DepositRules
 from daemon.matching.plan import Plan
 from daemon.posting.ahead import can_look_ahead, facts_after
 from daemon.posting.board import Board
@@ -78,6 +80,7 @@ class Poster:
         fence: int,
         now_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
         rng: random.Random,
+        rules: DepositRules = BLINKS_RULES,
     ) -> None:
         self._books = books
         self._prices = prices
@@ -86,6 +89,7 @@ class Poster:
         self._fence = fence
         self._now_ms = now_ms
         self._rng = rng
+        self._rules = rules
         self._thread = trio.CapacityLimiter(1)  # commits are one after another by design
         self._ahead_thread = trio.CapacityLimiter(1)  # and looks one batch ahead
 
@@ -186,7 +190,7 @@ class Poster:
             raise LeaseLost(f"the head has fence {facts.head.fence}, ours is {self._fence}")
         if before is not None:
             facts = facts_after(facts, before)
-        plan = decide(batch, facts, price=self._prices.current())
+        plan = decide(batch, facts, price=self._prices.current(), rules=self._rules)
         changes = None
         if not plan.writes_nothing():
             changes = seal(plan, now_ms=self._now_ms(), writer_id=self._books.writer_id)
@@ -194,7 +198,12 @@ class Poster:
 
     def _tell(self, committed: Committed, batch: Sequence[NodeEvent]) -> None:
         cursors = committed.plan.cursors.values()
-        self._board.publish(cursors=cursors, sequence=committed.head.sequence)
+        self._board.publish(
+            cursors=cursors,
+            sequence=committed.head.sequence,
+            chain=committed.plan.moved_to,
+            chain_events=sum(isinstance(event, ChainEvent) for event in batch),
+        )
         self._metrics.committed(events=len(batch), duration_s=committed.duration_s)
         for cursor in cursors:
             self._metrics.cursor_moved(cursor)
@@ -207,6 +216,8 @@ class Poster:
         if isinstance(event, InvoiceSettled) and event.seen_at_ns:
             latency_s = (now_ns - event.seen_at_ns) / 1e9
         amount_sat = outcome.amount_sat if isinstance(outcome, Posted | Suspended) else 0
+        if isinstance(outcome, DepositsChanged):
+            self._metrics.deposits_changed(outcome)
         self._metrics.settled(outcome=outcome_name(outcome), amount_sat=amount_sat, latency_s=latency_s)
         if isinstance(outcome, Suspended):
             log.warning("suspense.received", key=outcome.key, amount_sat=amount_sat, reason=outcome.reason)
@@ -223,6 +234,9 @@ def outcome_name(outcome: Outcome) -> str:
         "GapFound": "gap",
         "CursorMoved": "cursor_moved",
         "Adopted": "adopted",
+        "DepositsChanged": "deposits_changed",
+        "Held": "held",
+        "Stale": "stale",
     }[type(outcome).__name__]
 
 

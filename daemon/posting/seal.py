@@ -43,6 +43,9 @@ def seal(plan: Plan, *, now_ms: int, writer_id: bytes) -> Changes:
         suspense_assigned=list(plan.suspense_assigned.values()),
         gaps=list(plan.gaps.values()),
         cursors=list(plan.cursors.values()),
+        chain_cursor=plan.moved_to,
+        deposits=list(plan.deposits.values()),
+        pending=plan.pending,
     )
 
 

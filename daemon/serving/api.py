@@ -8,16 +8,23 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Protocol
 
+from daemon.domain.deposit_terms import ConfirmationPolicy, DepositTerms
+from daemon.domain.errors import TellerdError
 from daemon.domain.ports import (
+    Addresses,
+    AddressSource,
+    ChainNode,
+    Deposits,
     Invoices,
     Leases,
     LedgerReader,
     LightningNode,
+    Policies,
     StoredEvent,
     StoreProbe,
     Wallets,
 )
-from daemon.domain.status import NodeStatus
+from daemon.domain.status import ChainStatus, NodeStatus
 from daemon.posting.board import Board
 from daemon.serving.gate import Gate
 
@@ -39,6 +46,28 @@ class EventFeed(Protocol):
         ...
 
 
+class NotConfigured(TellerdError):
+    """A caller asks for what the configuration leaves out; names the key to set."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OnChain:
+    """What deposits need beside the rest of the API. `source` is None without an xpub: then no address is given
+    out, but what pays addresses of other programs is still shown.
+
+    `terms` and `default_policy` are the same that deposits are decided with (`daemon.matching.deposits`).
+    """
+
+    node: ChainNode
+    source: AddressSource | None
+    addresses: Addresses
+    deposits: Deposits
+    policies: Policies
+    terms: DepositTerms
+    default_policy: ConfirmationPolicy
+    status: ChainStatus
+
+
 def _now() -> datetime:
     return datetime.now(UTC)
 
@@ -50,7 +79,7 @@ def _new_preimage() -> bytes:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Api:
     """The use cases' dependencies. `nodes` and `node_statuses` are in the configuration's order, one status
-    per node, equal names."""
+    per node, equal names. `on_chain` is None without [bitcoind]."""
 
     network: str
     version: str
@@ -65,9 +94,16 @@ class Api:
     feed: EventFeed
     nodes: Sequence[LightningNode]
     node_statuses: Sequence[NodeStatus]
+    on_chain: OnChain | None = None
     now: Callable[[], datetime] = field(default=_now)
     new_preimage: Callable[[], bytes] = field(default=_new_preimage)
 
     def status_of(self, node_name: str) -> NodeStatus | None:
         """The status of the node of this name."""
         return next((status for status in self.node_statuses if status.name == node_name), None)
+
+    def chain(self) -> OnChain:
+        """What deposits need. Raises NotConfigured without [bitcoind]."""
+        if self.on_chain is None:
+            raise NotConfigured("this daemon follows no chain; set [bitcoind] in its configuration")
+        return self.on_chain

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from daemon.domain.errors import BadInput
-from daemon.domain.identifiers import AccountId, PaymentHash, WalletId
+from daemon.domain.identifiers import AccountId, PaymentHash, Txid, WalletId
 
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _HASH = re.compile(r"[0-9a-f]{64}")
@@ -31,6 +31,13 @@ def payment_hash(value: str) -> PaymentHash:
     if not _HASH.fullmatch(value.lower()):
         raise BadInput(field="payment_hash", value=value, remedy="give 64 hex digits")
     return PaymentHash(value.lower())
+
+
+def txid(value: str) -> Txid:
+    """A tx's id, in either case."""
+    if not _HASH.fullmatch(value.lower()):
+        raise BadInput(field="txid", value=value, remedy="give 64 hex digits, in the order that people read")
+    return Txid(value.lower())
 
 
 def external_id(value: str) -> str:

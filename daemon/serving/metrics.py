@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from prometheus_client import (
     CollectorRegistry,
     Counter,
@@ -15,6 +17,8 @@ from prometheus_client import (
 )
 
 from daemon.domain.cursors import LndCursor
+from daemon.domain.outcomes import DepositsChanged
+from daemon.domain.status import ChainStatus
 from daemon.posting.board import Board
 from daemon.serving.status import open_gaps
 
@@ -67,6 +71,7 @@ class PrometheusMetrics:
         )
         self._leader = Gauge("tellerd_leader", "1 while this process holds the lease.", registry=registry)
         self._node_gauges(registry)
+        self._chain_counters(registry)
         Gauge(
             "tellerd_feed_sequence", "The newest event this process has committed or read.", registry=registry
         ).set_function(lambda: board.sequence)
@@ -95,6 +100,46 @@ class PrometheusMetrics:
         self._remainder = gauge(
             "tellerd_remainder_millisatoshis", "What receipts left over below one satoshi, 0 to 999."
         )
+
+    def _chain_counters(self, registry: CollectorRegistry) -> None:
+        self._deposits = Counter(
+            "tellerd_deposits", "Deposits that came into a state; reversed: by a reorg.", ["state"], registry=registry
+        )
+        self._deposit_amounts = Counter(
+            "tellerd_deposit_satoshis",
+            "What settled deposits brought in, fees and dust with it, and what reorgs took back.",
+            ["state"],
+            registry=registry,
+        )
+        self._overdrawn = Counter(
+            "tellerd_wallets_overdrawn", "Reversals that took a wallet below zero.", registry=registry
+        )
+        self._hints_lost = Counter(
+            "tellerd_zmq_messages_lost",
+            "Messages of bitcoind that did not arrive, by topic; made up for by RPC.",
+            ["topic"],
+            registry=registry,
+        )
+
+    def show_chain(self, status: ChainStatus) -> None:
+        """Adds the gauges of the chain, read from its status at each scrape."""
+
+        def gauge(name: str, what: str, read: Callable[[], float]) -> None:
+            Gauge(name, what, registry=self._registry).set_function(read)
+
+        gauge("tellerd_chain_connected", "1 while bitcoind is followed.", lambda: status.connected)
+        gauge("tellerd_chain_halted", "1 while only a person can mend it: see the log.", lambda: status.halted)
+        gauge(
+            "tellerd_chain_height", "The last block in the books.", lambda: status.cursor.height if status.cursor else 0
+        )
+        gauge("tellerd_chain_tip", "bitcoind's newest block.", lambda: status.tip.height if status.tip else 0)
+        gauge("tellerd_chain_blocks_behind", "Blocks that are not in the books yet.", lambda: status.blocks_behind or 0)
+        gauge(
+            "tellerd_chain_catch_up_blocks_per_second",
+            "How fast a long way to the tip goes; 0 at the tip.",
+            lambda: status.catch_up_blocks_per_s,
+        )
+        gauge("tellerd_zmq_live", "1 while bitcoind's messages arrive.", lambda: status.hints == "live")
 
     def settled(self, *, outcome: str, amount_sat: int, latency_s: float | None) -> None:
         """One node event was decided and committed."""
@@ -127,6 +172,22 @@ class PrometheusMetrics:
     def leading(self, leading: bool) -> None:
         """Whether this process holds the lease."""
         self._leader.set(leading)
+
+    def deposits_changed(self, changed: DepositsChanged) -> None:
+        """One chain event was decided and committed."""
+        for state in ("detected", "confirmed", "settled", "dropped", "reversed"):
+            if number := getattr(changed, state):
+                self._deposits.labels(state).inc(number)
+        if changed.settled_sat:
+            self._deposit_amounts.labels("settled").inc(changed.settled_sat)
+        if changed.reversed_sat:
+            self._deposit_amounts.labels("reversed").inc(changed.reversed_sat)
+        if changed.overdrawn:
+            self._overdrawn.inc(changed.overdrawn)
+
+    def hints_lost(self, *, topic: str, missing: int) -> None:
+        """bitcoind pushed messages that did not arrive."""
+        self._hints_lost.labels(topic).inc(missing)
 
     def call_ended(self, *, method: str, code: str, duration_s: float | None) -> None:
         """A gRPC call ended; `duration_s` is None for streams."""

@@ -9,7 +9,7 @@ from daemon.domain.books import Head
 from daemon.domain.cursors import LndCursor
 from daemon.domain.errors import Unavailable
 from daemon.domain.ports import LeaseView, StoreInfo
-from daemon.domain.status import NodeStatus
+from daemon.domain.status import ChainStatus, NodeStatus
 from daemon.serving.api import Api
 from daemon.serving.gate import Role
 
@@ -18,7 +18,8 @@ from daemon.serving.gate import Role
 class Status:
     """`store` and what comes from it (`head`, `lease`) is None while the database does not answer.
 
-    `cursors` stand beside `nodes`; None where this process has not read or written one.
+    `cursors` stand beside `nodes`; None where this process has not read or written one. `chain` is None without
+    [bitcoind], `pending_deposits` (detected or confirmed, not settled) without it or without the database.
     """
 
     role: Role
@@ -28,15 +29,18 @@ class Status:
     store_error: str
     nodes: Sequence[NodeStatus]
     cursors: Sequence[LndCursor | None]
+    chain: ChainStatus | None
+    pending_deposits: int | None
 
 
 def get_status(api: Api) -> Status:
     """The present state; takes no longer than the database's deadline."""
-    head, lease, store, store_error = None, None, None, ""
+    head, lease, store, store_error, pending = None, None, None, "", None
     try:
         store = api.store.probe()
         head = api.ledger.head()
         lease = api.leases.current()
+        pending = None if api.on_chain is None else api.on_chain.deposits.waiting()[0]
     except Unavailable as outage:
         store, store_error = None, str(outage)
     return Status(
@@ -47,6 +51,8 @@ def get_status(api: Api) -> Status:
         store_error=store_error,
         nodes=api.node_statuses,
         cursors=[None if node.pubkey is None else api.board.cursor(node.pubkey) for node in api.node_statuses],
+        chain=None if api.on_chain is None else api.on_chain.status,
+        pending_deposits=pending,
     )
 
 

@@ -14,7 +14,7 @@ from bson import ObjectId
 from pymongo.database import Database
 
 from daemon.domain.entries import Leg
-from daemon.domain.identifiers import JournalId, PaymentHash
+from daemon.domain.identifiers import JournalId, Outpoint, PaymentHash, Txid, WalletId, outpoint_of
 from daemon.domain.ports import StoredInvoice
 
 _BOOK = "MainBook"
@@ -104,6 +104,21 @@ class AnotherProgram:
         """Marks a document paid and completed, without any journal."""
         change = {"$set": {"paid": True, "processingCompleted": True}}
         assert self._db["invoiceusers"].update_one({"_id": payment_hash}, change).matched_count == 1
+
+    def add_address(self, wallet_id: WalletId, address: str, *, pubkey: str | None = None) -> None:
+        """Appends to a wallet's `onchain`; one with a pubkey is an LND's."""
+        entry = {"address": address} if pubkey is None else {"pubkey": pubkey, "address": address}
+        assert self._db["wallets"].update_one({"id": wallet_id}, {"$push": {"onchain": entry}}).matched_count == 1
+
+    def addresses(self, wallet_id: WalletId) -> list[str]:
+        """What it reads in a wallet's `onchain`."""
+        (wallet,) = self._db["wallets"].find({"id": wallet_id})
+        return [entry["address"] for entry in wallet["onchain"]]
+
+    def pending_receives(self) -> set[Outpoint]:
+        """The outputs that it shows as pending."""
+        found = self._db["walletonchainpendingreceives"].find()
+        return {outpoint_of(Txid(one["transactionHash"]), one["vout"]) for one in found}
 
     def take_snapshot(self, account: str, currency: str, *, beyond_legs_to_come: bool = False) -> None:
         """Keeps medici's balance snapshot of an account.

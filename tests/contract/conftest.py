@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -35,6 +35,11 @@ class Database:
     wallets: ports.Wallets
     invoices: ports.Invoices
     ledger: ports.LedgerReader
+    deposits: ports.Deposits
+    addresses: ports.Addresses
+    policies: ports.Policies
+    scripts: ports.Scripts
+    foreign_addresses: Callable[[Callable[[str], bytes]], ports.ForeignAddresses]
     another: Any
 
     def decided(self, *events: NodeEvent) -> Changes:
@@ -66,6 +71,11 @@ def _database(store: MemoryStore | MongoStore, another: Any) -> Database:
         wallets=store.wallets,
         invoices=store.invoices,
         ledger=store.ledger,
+        deposits=store.deposits,
+        addresses=store.addresses,
+        policies=store.policies,
+        scripts=store.scripts,
+        foreign_addresses=store.foreign_addresses,
         another=another,
     )
 

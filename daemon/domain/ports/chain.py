@@ -99,6 +99,11 @@ class ChainNode(Protocol):
         """A block's header; None if the node does not know it (after kill -9 it forgets the newest for a while)."""
         ...
 
+    def is_invalid(self, block: BlockRef) -> bool:
+        """Whether the node holds this block, or one that it rests on or that rests on it, for invalid: then it
+        will not come back to its branch. False for a branch that the node may still take."""
+        ...
+
     def block_hash_at(self, height: int) -> BlockHash | None:
         """The block at this height of the best chain; None above the tip."""
         ...

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Protocol
 
 from daemon.domain.cursors import LndCursor
+from daemon.domain.outcomes import DepositsChanged
 
 
 class Metrics(Protocol):
@@ -32,4 +33,12 @@ class Metrics(Protocol):
 
     def leading(self, leading: bool) -> None:
         """Whether this process holds the lease."""
+        ...
+
+    def deposits_changed(self, changed: DepositsChanged) -> None:
+        """One chain event was decided and committed."""
+        ...
+
+    def hints_lost(self, *, topic: str, missing: int) -> None:
+        """bitcoind pushed messages that did not arrive; `topic` is one of ZMQ's, or "queue" for our own."""
         ...

@@ -1,0 +1,311 @@
+"""What the chain means for the books: deposits are detected, confirmed, settled, dropped, and taken back.
+
+Each function decides one event of `daemon.domain.chain_events`. The cursor orders them: a move counts only from
+the block where the last one ended, and what was seen at a tip only while that tip is the cursor's block.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Final
+
+from daemon.domain.books import Gap, Wanted
+from daemon.domain.chain import BlockRef, Deposit, DepositState
+from daemon.domain.chain_events import (
+    ChainEvent,
+    ChainMoved,
+    ConnectedBlock,
+    DepositDue,
+    GoneTx,
+    OutputsFound,
+    OutputsSeen,
+    TxsGone,
+    WatchedOutput,
+)
+from daemon.domain.deposit_terms import ConfirmationPolicy, ConfirmationTier, DepositTerms
+from daemon.domain.errors import InvariantViolation
+from daemon.domain.identifiers import Outpoint, WalletId, outpoint_of
+from daemon.domain.money import MSAT_PER_SAT, Currency, Price
+from daemon.domain.outcomes import AlreadyPosted, DepositsChanged, Held, Outcome, Stale
+from daemon.matching import deposit_entries as entries
+from daemon.matching.plan import Plan
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DepositRules:
+    """What the configuration says: fee and dust, and the policy that counts until one is set over the API."""
+
+    terms: DepositTerms
+    default_policy: ConfirmationPolicy
+
+
+BLINKS_RULES: Final = DepositRules(
+    terms=DepositTerms(),
+    default_policy=ConfirmationPolicy(version=0, tiers=(ConfirmationTier(from_sat=0, confirmations=2),)),
+)
+"""Blink's numbers (blink-contract.md 4), for whoever configures none."""
+
+
+def want(wanted: Wanted, event: ChainEvent) -> None:
+    """Adds what must be read before the event can be decided."""
+    wanted.chain = True
+    match event:
+        case OutputsSeen():
+            wanted.outpoints.update(_outpoints(event.outputs))
+        case ChainMoved():
+            wanted.outpoints.update(_outpoints(_outputs_of(event.connected)))
+            wanted.disconnected.update(block.hash for block in event.disconnected)
+        case OutputsFound():
+            wanted.outpoints.update(_outpoints(_outputs_of(event.blocks)))
+        case TxsGone():
+            wanted.gone_txids.update(tx.txid for tx in event.txs)
+        case DepositDue():
+            wanted.outpoints.add(outpoint_of(event.txid, event.vout))
+
+
+def _outputs_of(blocks: Iterable[ConnectedBlock]) -> Iterable[WatchedOutput]:
+    return (output for block in blocks for output in block.outputs)
+
+
+def _outpoints(outputs: Iterable[WatchedOutput]) -> Iterable[Outpoint]:
+    return (outpoint_of(output.txid, output.vout) for output in outputs)
+
+
+def decide_chain(plan: Plan, event: ChainEvent, rules: DepositRules, price: Price | None) -> None:
+    """Decides one event; later ones of the batch see what it did. Adds one outcome."""
+    plan.outcomes.append(_Decision(plan, rules, price).on(event))
+
+
+@dataclass(slots=True)
+class _Decision:
+    plan: Plan
+    rules: DepositRules
+    price: Price | None
+    changed: DepositsChanged = field(default_factory=DepositsChanged)
+    balances: dict[WalletId, int] = field(default_factory=dict)
+
+    def on(self, event: ChainEvent) -> Outcome:
+        """Decides the event."""
+        match event:
+            case OutputsSeen():
+                return self.seen(event)
+            case ChainMoved():
+                return self.moved(event)
+            case OutputsFound():
+                return self.found(event)
+            case TxsGone():
+                return self.gone(event)
+            case DepositDue():
+                return self.due(event)
+
+    def seen(self, event: OutputsSeen) -> Outcome:
+        """In the mempool: new, or back after it was dropped."""
+        for output in event.outputs:
+            known = self.plan.deposit(outpoint_of(output.txid, output.vout))
+            if known is None:
+                self._detect(output, event.seen_at_ms)
+            elif known.state is DepositState.DROPPED:
+                self._detect_again(known, event.seen_at_ms)
+        return self.changed
+
+    def moved(self, event: ChainMoved) -> Outcome:
+        """The chain went on, maybe on another branch."""
+        cursor = self.plan.chain_cursor()
+        if cursor == event.target:
+            return AlreadyPosted(_key_of(event.target.block))
+        if (cursor.block if cursor else None) != event.base or (cursor and cursor.genesis != event.genesis):
+            raise InvariantViolation(f"a move of the chain begins at {event.base}, the books are at {cursor}")
+        if event.base is not None:
+            lost = {block.hash for block in event.disconnected}
+            for deposit in self.plan.deposits_in(lost):
+                self._fall_back(deposit, event.moved_at_ms)
+            self._connect(event.connected, event.moved_at_ms)
+        self.plan.move_chain(event.target)
+        return self.changed
+
+    def found(self, event: OutputsFound) -> Outcome:
+        """In blocks that are in the books already."""
+        if not self._is_at(event.base):
+            return Stale(_key_of(event.base))
+        self._connect(event.blocks, event.found_at_ms)
+        return self.changed
+
+    def gone(self, event: TxsGone) -> Outcome:
+        """Neither in the chain nor in the mempool."""
+        if not self._is_at(event.base):
+            return Stale(_key_of(event.base))
+        reasons = {tx.txid: tx for tx in event.txs}
+        for deposit in self.plan.deposits_of(reasons):
+            if deposit.state is DepositState.DETECTED:
+                self._drop(deposit, reasons[deposit.txid], event.gone_at_ms)
+        return self.changed
+
+    def due(self, event: DepositDue) -> Outcome:
+        """Deep enough to be credited, if it still is."""
+        outpoint = outpoint_of(event.txid, event.vout)
+        deposit, cursor = self.plan.deposit(outpoint), self.plan.chain_cursor()
+        if deposit is None or cursor is None:
+            raise InvariantViolation(f"deposit {outpoint} is due, but not in the books")
+        if deposit.state is not DepositState.CONFIRMED or deposit.held_reason:
+            return AlreadyPosted(outpoint)
+        if deposit.confirmations(cursor.block.height) < deposit.confirmations_required:
+            return Stale(outpoint)
+        if outpoint in self.plan.facts.chain.booked_elsewhere:
+            self._settle_elsewhere(deposit, event.due_at_ms)
+        elif reason := self._why_held(deposit):
+            self.plan.put_deposit(_revised(deposit, event.due_at_ms, held_reason=reason))
+            return Held(outpoint, reason)
+        else:
+            self._settle(deposit, event.due_at_ms)
+        return self.changed
+
+    def _is_at(self, base: BlockRef) -> bool:
+        cursor = self.plan.chain_cursor()
+        return cursor is not None and cursor.block == base
+
+    def _policy(self) -> ConfirmationPolicy:
+        return self.plan.facts.chain.policy or self.rules.default_policy
+
+    def _detect(self, output: WatchedOutput, at_ms: int) -> Deposit:
+        policy = self._policy()
+        deposit = Deposit(
+            txid=output.txid,
+            vout=output.vout,
+            wallet_id=output.wallet_id,
+            address=output.address,
+            amount_sat=output.amount_sat,
+            is_coinbase=output.is_coinbase,
+            inputs=output.inputs,
+            state=DepositState.DETECTED,
+            policy_version=policy.version,
+            confirmations_required=policy.confirmations_for(output.amount_sat, is_coinbase=output.is_coinbase),
+            detected_at_ms=at_ms,
+            updated_at_ms=at_ms,
+        )
+        self._put_waiting(deposit)
+        self.plan.take(entries.revision_step(deposit, entries.detected_event(deposit, again=False)))
+        self._count(detected=1)
+        return deposit
+
+    def _detect_again(self, deposit: Deposit, at_ms: int) -> None:
+        deposit = _revised(
+            deposit, at_ms, state=DepositState.DETECTED, block=None, booking=None, dropped_reason="", replaced_by=None
+        )
+        self._put_waiting(deposit)
+        self.plan.take(entries.revision_step(deposit, entries.detected_event(deposit, again=True)))
+        self._count(detected=1)
+
+    def _connect(self, blocks: Sequence[ConnectedBlock], at_ms: int) -> None:
+        for connected in blocks:
+            for output in connected.outputs:
+                known = self.plan.deposit(outpoint_of(output.txid, output.vout))
+                if known is None:
+                    known = self._detect(output, at_ms)
+                elif known.block == connected.block:
+                    continue
+                elif known.block is not None:
+                    raise InvariantViolation(f"{known.outpoint} is in {known.block} and in {connected.block}")
+                self._confirm(known, connected.block, at_ms)
+
+    def _confirm(self, deposit: Deposit, block: BlockRef, at_ms: int) -> None:
+        deposit = _revised(
+            deposit, at_ms, state=DepositState.CONFIRMED, block=block, dropped_reason="", replaced_by=None
+        )
+        self._put_waiting(deposit)
+        self.plan.take(entries.revision_step(deposit, entries.confirmed_event(deposit)))
+        self._count(confirmed=1)
+
+    def _fall_back(self, deposit: Deposit, at_ms: int) -> None:
+        """Its block is lost: what was credited is taken back at once."""
+        if deposit.booking is not None:
+            step = entries.reversal_step(deposit, deposit.booking, at_ms)
+            balance_sat = self._take_from(deposit.wallet_id, _credited_sat(deposit))
+            if balance_sat < 0 and not deposit.booking.is_dust:
+                step.events += (entries.overdrawn_event(deposit, step.key, balance_sat, at_ms),)
+                self._count(overdrawn=1)
+            self.plan.take(step)
+            self._count(reversed=1, reversed_sat=deposit.amount_sat)
+        elif deposit.state is DepositState.SETTLED:
+            self._note_gap(deposit, at_ms)
+        self._detect_again(replace(deposit, held_reason=""), at_ms)
+
+    def _take_from(self, wallet_id: WalletId, amount_sat: int) -> int:
+        """The wallet's balance after one more reversal of this move."""
+        if wallet_id not in self.balances:
+            self.balances[wallet_id] = self.plan.balance(wallet_id)
+        self.balances[wallet_id] -= amount_sat
+        return self.balances[wallet_id]
+
+    def _note_gap(self, deposit: Deposit, at_ms: int) -> None:
+        """Another program's credit rests on a lost block: its journal is not ours to undo."""
+        key = f"chain:{deposit.outpoint}:{deposit.block.hash if deposit.block else ''}:lost"
+        self.plan.gaps[key] = Gap(
+            key=key,
+            kind="foreign_deposit_lost",
+            detail=f"deposit {deposit.outpoint}, booked by another program, is in a block that left the chain",
+            amount_msat=deposit.amount_sat * MSAT_PER_SAT,
+            seen_at_ms=at_ms,
+        )
+
+    def _settle(self, deposit: Deposit, at_ms: int) -> None:
+        booking = entries.booking_of(deposit, self.rules.terms, self.plan.facts.chain.bank_owner, self.price)
+        if booking.fee_sat and booking.bank_owner is None:
+            raise InvariantViolation("there is no bank owner's wallet to book a deposit's fee to: run `tellerd init`")
+        deposit = _revised(
+            deposit, at_ms, state=DepositState.SETTLED, settlements=deposit.settlements + 1, booking=booking
+        )
+        self.plan.put_deposit(deposit)
+        self.plan.pending[deposit.outpoint] = None
+        self.plan.take(entries.settlement_step(deposit, booking, at_ms))
+        self._count(settled=1, settled_sat=deposit.amount_sat)
+
+    def _settle_elsewhere(self, deposit: Deposit, at_ms: int) -> None:
+        """Another program has credited it: nothing of ours is booked, and nothing of ours is ever taken back."""
+        deposit = _revised(deposit, at_ms, state=DepositState.SETTLED)
+        self.plan.put_deposit(deposit)
+        self.plan.pending[deposit.outpoint] = None
+
+    def _why_held(self, deposit: Deposit) -> str:
+        """Why a deposit cannot be credited now; a dollar wallet's needs a quote, and dust reaches no wallet."""
+        currency = self.plan.facts.chain.currencies.get(deposit.wallet_id)
+        if currency is Currency.BTC or self.rules.terms.is_dust(deposit.amount_sat):
+            return ""
+        return "no_wallet" if currency is None else "not_a_btc_wallet"
+
+    def _drop(self, deposit: Deposit, tx: GoneTx, at_ms: int) -> None:
+        deposit = _revised(
+            deposit,
+            at_ms,
+            state=DepositState.DROPPED,
+            dropped_reason=tx.reason,
+            replaced_by=tx.replaced_by,
+        )
+        self.plan.put_deposit(deposit)
+        self.plan.pending[deposit.outpoint] = None
+        self.plan.take(entries.revision_step(deposit, entries.dropped_event(deposit)))
+        self._count(dropped=1)
+
+    def _put_waiting(self, deposit: Deposit) -> None:
+        self.plan.put_deposit(deposit)
+        pending = entries.pending_receive(deposit, self.rules.terms, self.price)
+        if pending is not None:
+            self.plan.pending[deposit.outpoint] = pending
+
+    def _count(self, **more: int) -> None:
+        counted = {name: getattr(self.changed, name) + number for name, number in more.items()}
+        self.changed = replace(self.changed, **counted)
+
+
+def _revised(deposit: Deposit, at_ms: int, **changes: object) -> Deposit:
+    revised: Deposit = replace(deposit, revision=deposit.revision + 1, updated_at_ms=at_ms, **changes)  # type: ignore[arg-type]  # fields by name
+    return revised
+
+
+def _credited_sat(deposit: Deposit) -> int:
+    booking = deposit.booking
+    return 0 if booking is None or booking.is_dust else deposit.amount_sat - booking.fee_sat
+
+
+def _key_of(block: BlockRef) -> str:
+    return f"chain:{block.hash}"

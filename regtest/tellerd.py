@@ -12,6 +12,7 @@ import grpc
 
 from adapters.grpc_api._pb.tellerd.v1 import (
     admin_pb2_grpc,
+    deposit_pb2_grpc,
     event_pb2_grpc,
     invoice_pb2,
     invoice_pb2_grpc,
@@ -96,6 +97,7 @@ class Client:
         self._connection = grpc.insecure_channel(api)
         self.wallets = wallet_pb2_grpc.WalletServiceStub(self._connection)
         self.invoices = invoice_pb2_grpc.InvoiceServiceStub(self._connection)
+        self.deposits = deposit_pb2_grpc.DepositServiceStub(self._connection)
         self.ledger = ledger_pb2_grpc.LedgerServiceStub(self._connection)
         self.events = event_pb2_grpc.EventServiceStub(self._connection)
         self.admin = admin_pb2_grpc.AdminServiceStub(self._connection)

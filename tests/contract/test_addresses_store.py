@@ -1,4 +1,4 @@
-"""The port `Addresses`: an index is taken once, and an address is in the wallet and among the scripts, or in neither."""
+"""The port `Addresses`: an index is taken once; an address is in the wallet and among the scripts, or in neither."""
 
 from __future__ import annotations
 

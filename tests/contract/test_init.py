@@ -55,3 +55,37 @@ def test_run_refuses_without_init(empty: MongoStore) -> None:
     """The text names the command that helps."""
     with pytest.raises(InvariantViolation, match="tellerd init"):
         empty.open()
+
+
+def of_version_1(store: MongoStore) -> None:
+    """Makes of it what the first release had made: no deposits, no addresses."""
+    store.init()
+    for name in ("teller_deposits", "teller_scripts", "teller_policies", "teller_derivations"):
+        store.db.drop_collection(name)
+    store.db.drop_collection("walletonchainpendingreceives")
+    store.db["teller_schema"].update_one({"_id": "schema"}, {"$set": {"version": 1}})
+
+
+def test_a_database_of_the_first_release_becomes_one_of_this(empty: MongoStore) -> None:
+    """`run` names the command; `init` makes what is missing and keeps the writer; a second one makes nothing."""
+    of_version_1(empty)
+    before = empty.db["teller_schema"].find_one()
+    assert before is not None
+    with pytest.raises(InvariantViolation, match=r"version 1.*run `tellerd init`"):
+        empty.open()
+    made = empty.init()
+    assert {"collection teller_deposits", "collection walletonchainpendingreceives", "schema version 2"} <= set(made)
+    assert "collection teller_keys" not in made
+    assert empty.init() == []
+    assert empty.db["teller_schema"].find_one() == {**before, "version": 2}
+    assert len(list(empty.db["teller_deposits"].list_indexes())) == len(INDEXES["teller_deposits"]) + 1
+    empty.open()
+
+
+def test_a_newer_database_stays_newer(empty: MongoStore) -> None:
+    """An older `init` does not take it back, and `run` does not advise to."""
+    empty.init()
+    empty.db["teller_schema"].update_one({"_id": "schema"}, {"$set": {"version": 99}})
+    assert empty.init() == []
+    with pytest.raises(InvariantViolation, match=r"version 99.*the tellerd that belongs to it"):
+        empty.open()

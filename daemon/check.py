@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from adapters.bitcoind.node import BitcoindNode
 from adapters.lnd.node import LndNode
 from adapters.mongo import MongoStore
 from adapters.prices.http_json import HttpJsonPrice, PriceUnreadable
-from daemon.config import Config, LndConfig, PricesConfig
+from daemon import on_chain
+from daemon.config import BitcoindConfig, Config, LndConfig, PricesConfig
 from daemon.domain.errors import InvariantViolation, Misconfigured, NodeRefused, Unavailable
+from daemon.domain.ports import AddressSource, ChainInfo
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +36,8 @@ def findings(config: Config) -> Iterator[Finding]:
     yield from _database(config)
     for node in config.lnd:
         yield from _node(node, config.network)
+    if config.bitcoind is not None:
+        yield from _chain(config, config.bitcoind)
     if config.prices is not None:
         yield _price(config.prices)
 
@@ -85,6 +90,47 @@ def _node(config: LndConfig, network: str) -> Iterator[Finding]:
         yield _ill(what, str(problem).removeprefix(config.name).lstrip(": "))
     finally:
         node.close()
+
+
+def _chain(config: Config, bitcoind: BitcoindConfig) -> Iterator[Finding]:
+    what = "bitcoind"
+    try:
+        node = on_chain.node_of(bitcoind)
+        source = on_chain.addresses_of(config, bitcoind)
+    except Misconfigured as problem:
+        yield _ill(what, str(problem))
+        return
+    try:
+        info = node.info()
+        if info.network != config.network:
+            yield _ill(what, f'is on {info.network}; set network = "{info.network}", or give a {config.network} node')
+            return
+        yield _well(what, f"{info.version}, {info.network}, block {info.tip.height}")
+        yield from _chain_limits(info, bitcoind)
+        if source is not None:
+            yield _derivation(node, source)
+    except (Unavailable, NodeRefused) as problem:
+        yield _ill(what, f"{str(problem).removeprefix(what).lstrip(': ')}; start bitcoind, or mend [bitcoind]")
+    finally:
+        node.close()
+
+
+def _chain_limits(info: ChainInfo, bitcoind: BitcoindConfig) -> Iterator[Finding]:
+    if info.initial_download:
+        yield _ill("bitcoind", f"still loads the chain, block {info.tip.height} of {info.headers}: wait")
+    if info.prune_height is not None:
+        yield _well(
+            "bitcoind", f"prunes below block {info.prune_height}: what tellerd has not seen by then is lost to it"
+        )
+    if not bitcoind.zmq:
+        yield _well("bitcoind", "no zmq: deposits are seen by polling, within some 5 s")
+
+
+def _derivation(node: BitcoindNode, source: AddressSource) -> Finding:
+    ours, theirs = source.derive(0).address, node.derive(source.descriptor, 0)
+    if ours != theirs:
+        return _ill("bitcoind.xpub", f"tellerd derives {ours} and bitcoind {theirs}: give another descriptor")
+    return _well("bitcoind.xpub", f"tellerd and bitcoind derive the same addresses, the first is {ours}")
 
 
 def _price(config: PricesConfig) -> Finding:

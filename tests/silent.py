@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from daemon.domain.cursors import LndCursor
+from daemon.domain.outcomes import DepositsChanged
 
 
 class SilentMetrics:
@@ -24,4 +25,10 @@ class SilentMetrics:
         """Nothing."""
 
     def leading(self, leading: bool) -> None:
+        """Nothing."""
+
+    def deposits_changed(self, changed: DepositsChanged) -> None:
+        """Nothing."""
+
+    def hints_lost(self, *, topic: str, missing: int) -> None:
         """Nothing."""

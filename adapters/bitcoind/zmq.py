@@ -3,8 +3,9 @@
 One SUB socket listens to all addresses. A message has three frames: topic, body, and a number that the notifier
 counts up by one for each message it sends: a hole in the numbers tells what was lost on the way, a number that falls
 tells a restart. Numbers cannot tell what was published before a subscription stood, and after a restart the number
-may by chance be the one that was expected. So each time a connection was made, the first messages that come after it
-are preceded by `HintsLost("connection", 0)`.
+may by chance be the one that was expected. So each new connection is told, at once, as `HintsLost("connection", 0)`.
+It matters also because ZMQ subscribes again after a reconnect only when somebody looks at the socket (seen: a reader
+that was busy while bitcoind restarted got none of its announcements).
 
 The topics: `sequence` says what happened to the mempool and to the chain; `rawtx` brings txs, and loses many by
 design; `hashblock` and `rawblock` only wake, where `sequence` is not published. What is not published is silent.
@@ -12,6 +13,7 @@ design; `hashblock` and `rawblock` only wake, where `sequence` is not published.
 
 from __future__ import annotations
 
+import select
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Final
@@ -55,11 +57,13 @@ async def hint_stream(addresses: Sequence[str], *, node: str) -> AsyncIterator[H
         socket = context.socket(zmq.SUB)
         connected = socket.get_monitor_socket(zmq.EVENT_HANDSHAKE_SUCCEEDED)
         _connect(socket, addresses, node=node)
-        descriptor = int(socket.getsockopt(zmq.FD))
-        try:
-            yield HintStream(socket, connected)
-        finally:
-            trio.lowlevel.notify_closing(descriptor)
+        with select.epoll() as either:
+            either.register(int(socket.getsockopt(zmq.FD)), select.EPOLLIN)
+            either.register(int(connected.getsockopt(zmq.FD)), select.EPOLLIN)
+            try:
+                yield HintStream(socket, connected, either)
+            finally:
+                trio.lowlevel.notify_closing(either)
     finally:
         context.destroy(linger=0)
 
@@ -67,9 +71,11 @@ async def hint_stream(addresses: Sequence[str], *, node: str) -> AsyncIterator[H
 class HintStream:
     """The iteration: each step takes what has arrived, MAX_BATCH messages at most."""
 
-    def __init__(self, socket: zmq.Socket[bytes], connected: zmq.Socket[bytes]) -> None:
+    def __init__(self, socket: zmq.Socket[bytes], connected: zmq.Socket[bytes], either: select.epoll) -> None:
+        """`connected` tells of new connections of `socket`; `either` is readable when one of them has changed."""
         self._socket = socket
         self._connected = connected
+        self._either = either
         self._numbers = Numbers()
 
     def __aiter__(self) -> HintStream:
@@ -80,9 +86,9 @@ class HintStream:
         while True:
             if batch := self._take():
                 return batch
-            # The descriptor tells of changes only. EVENTS says what there is, and takes the change away.
-            if not int(self._socket.getsockopt(zmq.EVENTS)) & zmq.POLLIN:
-                await trio.lowlevel.wait_readable(int(self._socket.getsockopt(zmq.FD)))
+            # The descriptors tell of changes only. EVENTS says what there is, and takes the change away.
+            if not (_has_waiting(self._socket) or _has_waiting(self._connected)):
+                await trio.lowlevel.wait_readable(self._either)
 
     def _take(self) -> list[ChainHint]:
         messages: list[list[bytes]] = []
@@ -91,8 +97,6 @@ class HintStream:
                 messages.append(self._socket.recv_multipart(zmq.NOBLOCK))
             except zmq.Again:
                 break
-        if not messages:
-            return []
         # Asked after the messages: every connection that one of them came by has been told by now.
         hints: list[ChainHint] = []
         if self._has_connected():
@@ -142,6 +146,10 @@ class Numbers:
             return None
         # A smaller number is a restart's: what it sent up to it was not seen, nor what was sent before it.
         return number - expected if number > expected else number
+
+
+def _has_waiting(socket: zmq.Socket[bytes]) -> bool:
+    return bool(int(socket.getsockopt(zmq.EVENTS)) & zmq.POLLIN)
 
 
 def _sequence(body: bytes) -> ChainHint:

@@ -20,9 +20,6 @@ from daemon.serving import fields, paging
 from daemon.serving.api import Api, NotConfigured, OnChain
 from daemon.serving.wallets import get_wallet
 
-MAX_VOUT = 2**32 - 1
-"""An output's place is four bytes (the tx format)."""
-
 _TOKEN_KIND = "deposits"  # noqa: S105 (names a list, is no secret)
 
 log = structlog.get_logger()
@@ -118,8 +115,6 @@ def list_deposits(
 
 def get_deposit(api: Api, *, txid: str, vout: int) -> DepositView:
     """One deposit. Raises BadInput, NotFound, NotConfigured, Unavailable."""
-    if not 0 <= vout <= MAX_VOUT:
-        raise BadInput(field="vout", value=vout, remedy=f"give 0 to {MAX_VOUT}")
     outpoint = outpoint_of(fields.txid(txid), vout)
     chain = api.chain()
     deposit = chain.deposits.get(outpoint)

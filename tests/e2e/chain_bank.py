@@ -116,3 +116,14 @@ class ChainBank:
     def told(self, txid: str) -> list[str]:
         """The types of all events about a tx, in order."""
         return [row["type"] for row in self.bank.db[OUTBOX].find({"payload.txid": txid}).sort("_id", 1)]
+
+    def check_books(self) -> None:
+        """Trial balance zero, the feed gapless, `verify` content, and Assets:OnChain what the deposits settled say."""
+        with self.bank.tellerd.client() as client:
+            rows, totals = client.trial_balance()
+        assert set(totals.values()) <= {0}, totals
+        on_chain_sat = -sum(row.balance for row in rows if row.account == "Assets:OnChain")
+        settled = self.bank.db["teller_deposits"].find({"state": "settled"})
+        assert on_chain_sat == sum(one["amount_sat"] for one in settled)
+        self.bank.check_feed()
+        self.bank.command("verify")

@@ -9,6 +9,7 @@ import pytest
 
 from regtest.stack import Stack
 from tests.e2e.bank import Bank
+from tests.e2e.chain_bank import ChainBank
 
 FAIL_POINTS = ("--setParameter=enableTestCommands=1",)
 """MongoDB's own fail points hold a command where a test wants the daemon to be killed."""
@@ -58,3 +59,35 @@ def own_bank(tmp_path: Path) -> Iterator[Bank]:
             yield bank
         finally:
             bank.close()
+
+
+@pytest.fixture
+def chain(stack: Stack, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[ChainBank]:
+    """A bank at the tip of a chain of its own; its books are checked when the test is done."""
+    bank = ChainBank(stack, tmp_path, **getattr(request, "param", {}))
+    try:
+        bank.open()
+        yield bank
+        bank.check_books()
+    finally:
+        bank.close()
+
+
+@pytest.fixture(scope="module")
+def _module_chain(
+    stack: Stack, tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
+) -> Iterator[ChainBank]:
+    bank = ChainBank(stack, tmp_path_factory.mktemp("chain"), **getattr(request.module, "SHARED_CHAIN", {}))
+    try:
+        bank.open()
+        yield bank
+    finally:
+        bank.close()
+
+
+@pytest.fixture
+def shared_chain(_module_chain: ChainBank) -> Iterator[ChainBank]:
+    """One bank for all tests of a module (made as its `SHARED_CHAIN` says), for tests that leave it at a tip that
+    it follows; its books are checked after each of them."""
+    yield _module_chain
+    _module_chain.check_books()

@@ -2,24 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
-
-import pytest
-
-from regtest.stack import Stack
 from tests.e2e.chain_bank import ChainBank
-
-
-@pytest.fixture
-def chain(stack: Stack, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[ChainBank]:
-    """A bank at the tip of a chain of its own."""
-    bank = ChainBank(stack, tmp_path, **getattr(request, "param", {}))
-    try:
-        bank.open()
-        yield bank
-    finally:
-        bank.close()
 
 
 def test_a_deposit_goes_from_the_mempool_to_the_wallet(chain: ChainBank) -> None:

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 from pydantic import ValidationError
-from structlog.testing import capture_logs
 
 from daemon.config import Address, Config, ConfigError, load_config
 
@@ -85,14 +84,52 @@ def test_the_smallest_configuration_has_defaults(folder: Path) -> None:
 
 
 def test_the_documented_configuration_is_read(folder: Path) -> None:
-    """Every name of design.md section 9; that the chain is not followed yet is logged, not refused."""
-    with capture_logs() as logs:
-        config = load(folder, WHOLE)
+    """Every name of design.md section 9."""
+    config = load(folder, WHOLE)
     assert config.bitcoind is not None
     assert config.prices is not None
     assert config.bitcoind.zmq == ("tcp://127.0.0.1:28332",)
     assert config.prices.usd_per_btc == Decimal("60000.00")
-    assert [entry["event"] for entry in logs] == ["config.bitcoind_not_followed"]
+    assert config.bitcoind.xpub is not None
+    assert "tpub" not in repr(config)
+
+
+@pytest.mark.parametrize(
+    "private",
+    [
+        "tprv8ZgxMBicQKsPd7Uf69XL1XwhmjHopUGep8GuEiJDZmbQz6o58LninorQAfcKZWARbtRtfnLcJ5MQ2AtHcQJCCRUcMRvmDUjyEmNUWwx8UbK",
+        "wpkh(xprv9s21ZrQH143K3QTDL4LXw2F7HEK3wJUD2nW2nRk4stbPy6cq3jPPqjiChkVvvNKmPGJxWUtg6LnF5kejMRNNU3TGtRBeJgk33yuGBxrMPHi/0/*)",
+    ],
+)
+def test_a_private_key_is_refused_and_not_shown(folder: Path, private: str) -> None:
+    """Before anything connects; the line does not hold it."""
+    said = error(folder, SMALLEST + BITCOIND + f'xpub = "{private}"\n')
+    assert "bitcoind.xpub" in said
+    assert "private key" in said
+    assert private[5:25] not in said
+
+
+BITCOIND = '[bitcoind]\nrpc_url = "http://127.0.0.1:18443"\nrpc_cookie_file = ".cookie"\n'
+
+
+@pytest.mark.parametrize(
+    ("text", "about"),
+    [
+        ('[bitcoind]\nrpc_url = "http://127.0.0.1:18443"\n', "rpc_cookie_file"),
+        (BITCOIND + 'rpc_user = "u"\n', "rpc_cookie_file"),
+        (BITCOIND + 'rpc_user = "u"\nrpc_password_file = "p"\n', "rpc_cookie_file"),
+        (BITCOIND + "max_reorg_depth = 0\n", "max_reorg_depth"),
+        (BITCOIND + "start_height = -1\n", "start_height"),
+        ("[deposits]\nconfirmations = []\n", "confirmations"),
+        ("[deposits]\nconfirmations = [{ from_sat = 1, confirmations = 1 }]\n", "from_sat must be 0"),
+        ("[deposits]\nconfirmations = [{ from_sat = 0, confirmations = 0 }]\n", "confirmations"),
+        ("[deposits]\nflat_fee_sat = -1\n", "flat_fee_sat"),
+        ("[deposits]\nfee_basis_points = 1001\n", "fee_basis_points"),
+    ],
+)
+def test_what_cannot_be_right_about_the_chain_is_named(folder: Path, text: str, about: str) -> None:
+    """One line with the key and the remedy."""
+    assert about in error(folder, SMALLEST + text)
 
 
 def test_the_environment_goes_before_the_file(folder: Path) -> None:

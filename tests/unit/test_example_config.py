@@ -16,6 +16,7 @@ from daemon.config import (
     ApiConfig,
     BitcoindConfig,
     Config,
+    DepositsConfig,
     HttpConfig,
     LndConfig,
     MongoConfig,
@@ -30,6 +31,7 @@ SECTIONS: dict[str, type[BaseModel]] = {
     "mongo": MongoConfig,
     "lnd": LndConfig,
     "bitcoind": BitcoindConfig,
+    "deposits": DepositsConfig,
     "prices": PricesConfig,
     "api": ApiConfig,
     "http": HttpConfig,
@@ -77,12 +79,17 @@ def test_every_key_is_in_the_example() -> None:
 
 def test_what_the_example_shows_as_defaults_are_the_defaults(folder: Path) -> None:
     """Everything switched on is read, and changes no section that has defaults only."""
-    config = load(folder, uncommented().replace('url_file = "mongo.url"\n', ""))
+    shown = uncommented()
+    for other_way in ('url_file = "mongo.url"\n', 'rpc_user = "tellerd"\n', 'rpc_password_file = "rpc-password"\n'):
+        assert other_way in shown
+        shown = shown.replace(other_way, "")
+    config = load(folder, shown)
     assert (config.api, config.http, config.posting) == (ApiConfig(), HttpConfig(), PostingConfig())
+    assert config.deposits == DepositsConfig()
     for section in (config.mongo, config.prices, config.bitcoind):
         assert section is not None
         for key, default in defaults(type(section)):
-            if default is not None and key not in {"url", "zmq"}:  # places, not defaults
+            if default is not None and key not in {"url", "zmq", "start_height"}:  # places, not defaults
                 assert getattr(section, key) == default, key
 
 
@@ -102,7 +109,9 @@ def test_the_readme_has_every_key_with_its_default() -> None:
         for key, default in defaults(section):
             if isinstance(default, bool):
                 assert rows[f"{name}.{key}"] == str(default).lower()
-            elif isinstance(default, int | float):
+            elif isinstance(default, int):
+                assert rows[f"{name}.{key}"] == str(default)
+            elif isinstance(default, float):
                 assert rows[f"{name}.{key}"] == f"{default:g}"
     assert rows["api.listen"] == str(ApiConfig().listen)
     assert rows["http.listen"] == str(HttpConfig().listen)

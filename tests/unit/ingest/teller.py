@@ -19,6 +19,7 @@ from daemon.domain.cursors import LndCursor
 from daemon.domain.identifiers import NodePubkey, PaymentHash, WalletId
 from daemon.domain.money import Currency
 from daemon.domain.node_events import InvoiceSettled, NodeEvent
+from daemon.domain.outcomes import DepositsChanged
 from daemon.domain.ports import InvoicePage, NewInvoice, NodeFunds, NodeInfo, NodeInvoice
 from daemon.domain.status import NodeStatus
 from daemon.ingest.handover import Inbox
@@ -119,6 +120,8 @@ class Metrics:
     def retried(self, *, cause: str) -> None: ...
     def cursor_moved(self, cursor: LndCursor) -> None: ...
     def leading(self, leading: bool) -> None: ...
+    def deposits_changed(self, changed: DepositsChanged) -> None: ...
+    def hints_lost(self, *, topic: str, missing: int) -> None: ...
 
 
 class Teller:

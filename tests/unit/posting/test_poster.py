@@ -19,6 +19,7 @@ from daemon.domain.cursors import LndCursor
 from daemon.domain.errors import Conflict, InvariantViolation, LeaseLost
 from daemon.domain.money import Price
 from daemon.domain.node_events import NodeEvent, NodeOpened
+from daemon.domain.outcomes import DepositsChanged
 from daemon.domain.ports import Books
 from daemon.posting.board import Board
 from daemon.posting.poster import INBOX_BATCHES, MAX_BATCH, MAX_CONFLICTS, Poster
@@ -46,6 +47,7 @@ class Counts:
     outcomes: list[str] = field(default_factory=list)
     latencies: list[float | None] = field(default_factory=list)
     cursors: list[LndCursor] = field(default_factory=list)
+    deposits: list[DepositsChanged] = field(default_factory=list)
 
     def settled(self, *, outcome: str, amount_sat: int, latency_s: float | None) -> None:
         """Kept."""
@@ -68,6 +70,13 @@ class Counts:
         """Not posting's."""
 
     def leading(self, leading: bool) -> None:
+        """Not posting's."""
+
+    def deposits_changed(self, changed: DepositsChanged) -> None:
+        """Kept."""
+        self.deposits.append(changed)
+
+    def hints_lost(self, *, topic: str, missing: int) -> None:
         """Not posting's."""
 
 

@@ -14,6 +14,7 @@ from regtest.process import Node, NodeError, NodeProcess, take_port
 
 CONFIGURATION: Final = Path(__file__).with_name("conf") / "bitcoin.conf"
 WALLET: Final = "miner"
+BANK_WALLET: Final = "bank"
 MATURITY_BLOCKS: Final = 101  # the first coinbase can be spent when 100 blocks are above it
 
 READY_S: Final = 60.0
@@ -101,8 +102,10 @@ class Bitcoind(Node):
         if WALLET not in self.rpc("listwallets"):
             self.rpc("createwallet", WALLET, False, False, "", False, True, True)  # the last: load it at every start
 
-    def rpc(self, method: str, *params: object, timeout_s: float = RPC_S) -> Any:
+    def rpc(self, method: str, *params: object, wallet: str = "", timeout_s: float = RPC_S) -> Any:
         """One JSON-RPC call with the cookie; numbers with a fraction (amounts in BTC) come as Decimal.
+
+        `wallet` must be named as soon as more than the miner's is loaded.
 
         BitcoindRpcError when bitcoind refuses; NodeError or OSError when it cannot be asked. Never retried.
         """
@@ -111,7 +114,7 @@ class Bitcoind(Node):
         try:
             credentials = base64.b64encode(self.cookie_file.read_bytes()).decode()
             headers = {"Authorization": f"Basic {credentials}", "Content-Type": "application/json"}
-            connection.request("POST", "/", body, headers)
+            connection.request("POST", f"/wallet/{wallet}" if wallet else "/", body, headers)
             response = connection.getresponse()
             payload = response.read()
         except http.client.HTTPException as failure:
@@ -129,11 +132,26 @@ class Bitcoind(Node):
 
     def new_address(self) -> str:
         """A fresh address (P2WPKH) of the wallet."""
-        return str(self.rpc("getnewaddress"))
+        return str(self.rpc("getnewaddress", wallet=WALLET))
 
     def send(self, address: str, amount_sat: int) -> str:
         """Pay from the wallet; returns the txid. It is in the mempool, mine() confirms it."""
-        return str(self.rpc("sendtoaddress", address, f"{Decimal(amount_sat).scaleb(-8):.8f}"))
+        return str(self.rpc("sendtoaddress", address, f"{Decimal(amount_sat).scaleb(-8):.8f}", wallet=WALLET))
+
+    def bank_descriptor(self) -> str:
+        """Where the bank's addresses come from: the public descriptor of a second wallet, made at the first call."""
+        if BANK_WALLET not in self.rpc("listwallets"):
+            self.rpc("createwallet", BANK_WALLET, False, False, "", False, True, True)
+        listed = self.rpc("listdescriptors", wallet=BANK_WALLET)["descriptors"]
+        return next(
+            str(one["desc"])
+            for one in listed
+            if one["desc"].startswith("wpkh(") and one["active"] and not one["internal"]
+        )
+
+    def bank_balance_sat(self, min_confirmations: int) -> int:
+        """What the bank's wallet holds, by bitcoind's own count."""
+        return int(self.rpc("getbalance", "*", min_confirmations, wallet=BANK_WALLET).scaleb(8))
 
     def height(self) -> int:
         """The height of the tip."""

@@ -23,6 +23,7 @@ from pymongo.errors import PyMongoError
 from adapters.grpc_api._pb.tellerd.v1 import admin_pb2, event_pb2, invoice_pb2
 from regtest.binaries import ProgramUnavailable
 from regtest.demo_books import MainBook
+from regtest.demo_chain import show_deposit
 from regtest.demo_payments import IN_FLIGHT, paying
 from regtest.demo_story import NotAsClaimed, Story, msat, sat, short, table
 from regtest.lnd_rest import LndError
@@ -118,6 +119,7 @@ def _tell() -> None:
             _start(demo)
             paid = [_one_payment(demo)]
             _check_books(demo, "Books and node")
+            show_deposit(story, demo.tellerd, stack.bitcoind)
             paid += _many_payments(demo)
             _reckon(demo, paid)
             _check_books(demo, "Books and node, afterwards")
@@ -131,7 +133,7 @@ def _tell() -> None:
 def _tellerd(story: Story, stack: Stack) -> Iterator[Demo]:
     """A tellerd on the stack, not started yet; ended at the end, whatever happened."""
     api, http = take_port(), take_port()
-    config = stack.tellerd_config(stack.folder / "tellerd", database=DATABASE, api_port=api, http_port=http)
+    config = stack.tellerd_config(stack.folder / "tellerd", database=DATABASE, api_port=api, http_port=http, chain=True)
     tellerd = Tellerd(config, api=f"127.0.0.1:{api}", http_address=f"127.0.0.1:{http}")
     with closing(MainBook(stack.mongod.url, DATABASE)) as book:
         try:

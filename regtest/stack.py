@@ -245,9 +245,18 @@ class Stack:
             return list(pool.map(lambda request: self.payer.pay(request, timeout_s=timeout_s), payment_requests))
 
     def tellerd_config(
-        self, folder: Path, *, database: str = "tellerd", api_port: int = 0, http_port: int = 0, extra: str = ""
+        self,
+        folder: Path,
+        *,
+        database: str = "tellerd",
+        api_port: int = 0,
+        http_port: int = 0,
+        chain: bool = False,
+        extra: str = "",
     ) -> Path:
-        """Write `folder`/tellerd.toml for a tellerd on this stack (Lightning only) and return its path.
+        """Write `folder`/tellerd.toml for a tellerd on this stack and return its path.
+
+        With `chain` it follows the stack's bitcoind, too, and its addresses are those of bitcoind's wallet "bank".
 
         A port 0 becomes a free one, written into the file. `extra` is TOML that goes to the end: more sections.
         """
@@ -263,9 +272,18 @@ class Stack:
                 api_port=api_port or take_port(),
                 http_port=http_port or take_port(),
             )
+            + (self._chain_toml() if chain else "")
             + extra
         )
         return file
+
+    def _chain_toml(self) -> str:
+        return CHAIN_TOML.format(
+            rpc_url=self.bitcoind.rpc_url,
+            cookie_file=self.bitcoind.cookie_file,
+            zmq=", ".join(f'"{address}"' for address in self.bitcoind.zmq_addresses),
+            descriptor=self.bitcoind.bank_descriptor(),
+        )
 
     def _try_to_open(self, capacity_sat: int, push_sat: int) -> str:
         """The new channel's point; NodeError while the peer, connected a moment ago, is "not online" yet."""
@@ -315,6 +333,14 @@ listen = "127.0.0.1:{api_port}"
 
 [http]
 listen = "127.0.0.1:{http_port}"
+"""
+
+CHAIN_TOML: Final = """
+[bitcoind]
+rpc_url = "{rpc_url}"
+rpc_cookie_file = "{cookie_file}"
+zmq = [{zmq}]
+xpub = "{descriptor}"
 """
 
 

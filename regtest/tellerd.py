@@ -12,6 +12,7 @@ import grpc
 
 from adapters.grpc_api._pb.tellerd.v1 import (
     admin_pb2_grpc,
+    deposit_pb2,
     deposit_pb2_grpc,
     event_pb2_grpc,
     invoice_pb2,
@@ -120,6 +121,21 @@ class Client:
         """The invoice as tellerd has it now."""
         request = invoice_pb2.GetInvoiceRequest(payment_hash=payment_hash)
         return self.invoices.GetInvoice(request, timeout=CALL_S).invoice
+
+    def address(self, wallet_id: str, *, new: bool = False) -> str:
+        """Where a deposit to the wallet is paid to."""
+        request = deposit_pb2.GetAddressRequest(wallet_id=wallet_id, new=new)
+        return self.deposits.GetAddress(request, timeout=CALL_S).address
+
+    def deposit(self, txid: str, vout: int) -> deposit_pb2.Deposit:
+        """The deposit as tellerd has it now."""
+        request = deposit_pb2.GetDepositRequest(txid=txid, vout=vout)
+        return self.deposits.GetDeposit(request, timeout=CALL_S).deposit
+
+    def list_deposits(self, wallet_id: str) -> Sequence[deposit_pb2.Deposit]:
+        """A wallet's deposits, newest first, at most 100."""
+        request = deposit_pb2.ListDepositsRequest(wallet_id=wallet_id, page_size=100)
+        return self.deposits.ListDeposits(request, timeout=CALL_S).deposits
 
     def balance_sat(self, wallet_id: str) -> int:
         """A BTC wallet's balance."""

@@ -6,7 +6,7 @@ events arrive, how often, and how they are batched cannot change the final books
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from daemon.domain.accounts import LIGHTNING, OPENING
@@ -34,7 +34,7 @@ from daemon.domain.outcomes import (
     Suspended,
 )
 from daemon.matching import receipts
-from daemon.matching.deposits import BLINKS_RULES, DepositRules, decide_chain, want
+from daemon.matching.deposits import BLINKS_RULES, DepositRules, decide_chain, in_books, note_repeated, want
 from daemon.matching.plan import Plan, Step
 
 
@@ -62,11 +62,12 @@ def wanted_by(events: Iterable[NodeEvent]) -> Wanted:
 
 
 def decide(
-    events: Iterable[NodeEvent], facts: Facts, *, price: Price | None, rules: DepositRules = BLINKS_RULES
+    events: Sequence[NodeEvent], facts: Facts, *, price: Price | None, rules: DepositRules = BLINKS_RULES
 ) -> Plan:
     """Decides a batch in order. `price` is the dollar value to write beside credits; None if there is none."""
     plan = Plan(facts)
-    for event in events:
+    repeated = in_books(events, facts.chain.cursor)
+    for number, event in enumerate(events):
         match event:
             case InvoiceSettled():
                 _settled(plan, event, price)
@@ -81,6 +82,8 @@ def decide(
                 plan.outcomes.append(CursorMoved(event.pubkey))
             case ForeignJournalFound():
                 _found(plan, event)
+            case _ if number < repeated:
+                note_repeated(plan, event)
             case _:
                 decide_chain(plan, event, rules, price)
     return plan

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import Final
 
 from daemon.domain.books import Gap, Wanted
-from daemon.domain.chain import BlockRef, Deposit, DepositState
+from daemon.domain.chain import BlockRef, ChainCursor, Deposit, DepositState
 from daemon.domain.chain_events import (
     ChainEvent,
     ChainMoved,
@@ -25,7 +25,7 @@ from daemon.domain.chain_events import (
 )
 from daemon.domain.deposit_terms import ConfirmationPolicy, ConfirmationTier, DepositTerms
 from daemon.domain.errors import InvariantViolation
-from daemon.domain.identifiers import Outpoint, WalletId, outpoint_of
+from daemon.domain.identifiers import outpoint_of
 from daemon.domain.money import MSAT_PER_SAT, Currency, Price
 from daemon.domain.outcomes import AlreadyPosted, DepositsChanged, Held, Outcome, Stale
 from daemon.matching import deposit_entries as entries
@@ -52,12 +52,12 @@ def want(wanted: Wanted, event: ChainEvent) -> None:
     wanted.chain = True
     match event:
         case OutputsSeen():
-            wanted.outpoints.update(_outpoints(event.outputs))
+            _want_outputs(wanted, event.outputs)
         case ChainMoved():
-            wanted.outpoints.update(_outpoints(_outputs_of(event.connected)))
+            _want_outputs(wanted, _outputs_of(event.connected))
             wanted.disconnected.update(block.hash for block in event.disconnected)
         case OutputsFound():
-            wanted.outpoints.update(_outpoints(_outputs_of(event.blocks)))
+            _want_outputs(wanted, _outputs_of(event.blocks))
         case TxsGone():
             wanted.gone_txids.update(tx.txid for tx in event.txs)
         case DepositDue():
@@ -68,13 +68,33 @@ def _outputs_of(blocks: Iterable[ConnectedBlock]) -> Iterable[WatchedOutput]:
     return (output for block in blocks for output in block.outputs)
 
 
-def _outpoints(outputs: Iterable[WatchedOutput]) -> Iterable[Outpoint]:
-    return (outpoint_of(output.txid, output.vout) for output in outputs)
+def _want_outputs(wanted: Wanted, outputs: Iterable[WatchedOutput]) -> None:
+    """The wallets, too: a deposit that is new in a batch may be due in the same one."""
+    for output in outputs:
+        wanted.outpoints.add(outpoint_of(output.txid, output.vout))
+        wanted.wallet_ids.add(output.wallet_id)
+
+
+def in_books(events: Sequence[object], cursor: ChainCursor | None) -> int:
+    """How many of a batch's first events are in the books already, as far as they are of the chain.
+
+    A batch whose reply was lost comes again whole. Its moves follow each other, so the cursor is at the end of
+    one of them; commits are in order, so all that was told before that move is in the books with it.
+    """
+    moves = [(number, event) for number, event in enumerate(events, 1) if isinstance(event, ChainMoved)]
+    if cursor is None or not moves or moves[0][1].base == cursor.block:
+        return 0
+    return next((number for number, move in reversed(moves) if move.target == cursor), 0)
 
 
 def decide_chain(plan: Plan, event: ChainEvent, rules: DepositRules, price: Price | None) -> None:
     """Decides one event; later ones of the batch see what it did. Adds one outcome."""
     plan.outcomes.append(_Decision(plan, rules, price).on(event))
+
+
+def note_repeated(plan: Plan, event: ChainEvent) -> None:
+    """Adds the outcome of an event that is in the books already (`in_books`)."""
+    plan.outcomes.append(AlreadyPosted(_name_of(event)))
 
 
 @dataclass(slots=True)
@@ -83,7 +103,6 @@ class _Decision:
     rules: DepositRules
     price: Price | None
     changed: DepositsChanged = field(default_factory=DepositsChanged)
-    balances: dict[WalletId, int] = field(default_factory=dict)
 
     def on(self, event: ChainEvent) -> Outcome:
         """Decides the event."""
@@ -101,7 +120,7 @@ class _Decision:
 
     def seen(self, event: OutputsSeen) -> Outcome:
         """In the mempool: new, or back after it was dropped."""
-        for output in event.outputs:
+        for output in _worth_something(event.outputs):
             known = self.plan.deposit(outpoint_of(output.txid, output.vout))
             if known is None:
                 self._detect(output, event.seen_at_ms)
@@ -147,7 +166,7 @@ class _Decision:
         deposit, cursor = self.plan.deposit(outpoint), self.plan.chain_cursor()
         if deposit is None or cursor is None:
             raise InvariantViolation(f"deposit {outpoint} is due, but not in the books")
-        if deposit.state is not DepositState.CONFIRMED or deposit.held_reason:
+        if deposit.state is DepositState.SETTLED or deposit.held_reason:
             return AlreadyPosted(outpoint)
         if deposit.confirmations(cursor.block.height) < deposit.confirmations_required:
             return Stale(outpoint)
@@ -198,7 +217,7 @@ class _Decision:
 
     def _connect(self, blocks: Sequence[ConnectedBlock], at_ms: int) -> None:
         for connected in blocks:
-            for output in connected.outputs:
+            for output in _worth_something(connected.outputs):
                 known = self.plan.deposit(outpoint_of(output.txid, output.vout))
                 if known is None:
                     known = self._detect(output, at_ms)
@@ -220,22 +239,15 @@ class _Decision:
         """Its block is lost: what was credited is taken back at once."""
         if deposit.booking is not None:
             step = entries.reversal_step(deposit, deposit.booking, at_ms)
-            balance_sat = self._take_from(deposit.wallet_id, _credited_sat(deposit))
+            self.plan.take(step)
+            balance_sat = self.plan.balance(deposit.wallet_id)
             if balance_sat < 0 and not deposit.booking.is_dust:
                 step.events += (entries.overdrawn_event(deposit, step.key, balance_sat, at_ms),)
                 self._count(overdrawn=1)
-            self.plan.take(step)
             self._count(reversed=1, reversed_sat=deposit.amount_sat)
         elif deposit.state is DepositState.SETTLED:
             self._note_gap(deposit, at_ms)
         self._detect_again(replace(deposit, held_reason=""), at_ms)
-
-    def _take_from(self, wallet_id: WalletId, amount_sat: int) -> int:
-        """The wallet's balance after one more reversal of this move."""
-        if wallet_id not in self.balances:
-            self.balances[wallet_id] = self.plan.balance(wallet_id)
-        self.balances[wallet_id] -= amount_sat
-        return self.balances[wallet_id]
 
     def _note_gap(self, deposit: Deposit, at_ms: int) -> None:
         """Another program's credit rests on a lost block: its journal is not ours to undo."""
@@ -287,9 +299,12 @@ class _Decision:
         self._count(dropped=1)
 
     def _put_waiting(self, deposit: Deposit) -> None:
+        """What another program has booked is not on its way any more (blink-contract.md 3.4)."""
         self.plan.put_deposit(deposit)
         pending = entries.pending_receive(deposit, self.rules.terms, self.price)
-        if pending is not None:
+        if pending is None or deposit.outpoint in self.plan.facts.chain.booked_elsewhere:
+            self.plan.pending[deposit.outpoint] = None
+        else:
             self.plan.pending[deposit.outpoint] = pending
 
     def _count(self, **more: int) -> None:
@@ -302,9 +317,21 @@ def _revised(deposit: Deposit, at_ms: int, **changes: object) -> Deposit:
     return revised
 
 
-def _credited_sat(deposit: Deposit) -> int:
-    booking = deposit.booking
-    return 0 if booking is None or booking.is_dust else deposit.amount_sat - booking.fee_sat
+def _worth_something(outputs: Iterable[WatchedOutput]) -> Iterable[WatchedOutput]:
+    """An output of no sats is valid in a block, and whoever mines can send one: there is nothing to book."""
+    return (output for output in outputs if output.amount_sat > 0)
+
+
+def _name_of(event: ChainEvent) -> str:
+    match event:
+        case ChainMoved():
+            return _key_of(event.target.block)
+        case OutputsFound() | TxsGone():
+            return _key_of(event.base)
+        case DepositDue():
+            return outpoint_of(event.txid, event.vout)
+        case OutputsSeen():
+            return "chain:mempool"
 
 
 def _key_of(block: BlockRef) -> str:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterator
+from collections.abc import Collection, Container, Iterator
 from dataclasses import dataclass, field
 
 from daemon.domain.accounts import wallet_account
-from daemon.domain.books import Expectation, Facts, Gap, SuspenseEntry
+from daemon.domain.books import BalanceKey, Expectation, Facts, Gap, SuspenseEntry
 from daemon.domain.chain import ChainCursor, Deposit, PendingReceive
 from daemon.domain.cursors import LndCursor
 from daemon.domain.entries import JournalEntry
@@ -47,6 +47,8 @@ class Plan:
     outcomes: list[Outcome] = field(default_factory=list)
     _taken: set[str] = field(default_factory=set)
     _paid: set[PaymentHash] = field(default_factory=set)
+    _sums: dict[BalanceKey, int] = field(default_factory=dict)
+    _summed: int = 0
 
     def is_booked(self, key: str) -> bool:
         """Whether the key exists, in the store or by this plan."""
@@ -104,8 +106,10 @@ class Plan:
         """The deposit's new state, written with this commit."""
         self.deposits[deposit.outpoint] = deposit
 
-    def deposits_in(self, blocks: Container[BlockHash]) -> list[Deposit]:
+    def deposits_in(self, blocks: Collection[BlockHash]) -> list[Deposit]:
         """Deposits in these blocks, as this plan leaves them."""
+        if not blocks:  # as in nearly every move
+            return []
         return [one for one in self._all_deposits() if one.block is not None and one.block.hash in blocks]
 
     def deposits_of(self, txids: Container[Txid]) -> list[Deposit]:
@@ -117,13 +121,13 @@ class Plan:
 
     def balance(self, wallet_id: WalletId) -> int:
         """A BTC wallet's balance in sats after what this plan has decided, where the facts have it; else 0 before."""
-        account = wallet_account(wallet_id)
-        balance = self.facts.chain.balances.get(wallet_id, 0)
-        for step in self.steps:
+        for step in self.steps[self._summed :]:  # each step once, however often somebody asks
             for leg in step.entry.legs if step.entry is not None else ():
-                if (leg.account, leg.currency) == (account, Currency.BTC):
-                    balance += leg.credit - leg.debit
-        return balance
+                key = (leg.account, leg.currency)
+                self._sums[key] = self._sums.get(key, 0) + leg.credit - leg.debit
+        self._summed = len(self.steps)
+        key = (wallet_account(wallet_id), Currency.BTC)
+        return self.facts.chain.balances.get(wallet_id, 0) + self._sums.get(key, 0)
 
     def writes_nothing(self) -> bool:
         """Whether nothing new was decided, so that no commit is needed."""

@@ -98,6 +98,8 @@ class ChainFollower:
             raise Unavailable(str(halt)) from halt
         finally:
             self.status.connected = False
+            if not self.status.halted:
+                self.status.state = "stopped"
 
     def show(self, state: TaskState) -> None:
         """Puts what the supervisor says into the status."""

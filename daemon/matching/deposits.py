@@ -81,8 +81,10 @@ def in_books(events: Sequence[object], cursor: ChainCursor | None) -> int:
     A batch whose reply was lost comes again whole. Its moves follow each other, so the cursor is at the end of
     one of them; commits are in order, so all that was told before that move is in the books with it.
     """
+    if cursor is None:
+        return 0
     moves = [(number, event) for number, event in enumerate(events, 1) if isinstance(event, ChainMoved)]
-    if cursor is None or not moves or moves[0][1].base == cursor.block:
+    if not moves or moves[0][1].base == cursor.block:
         return 0
     return next((number for number, move in reversed(moves) if move.target == cursor), 0)
 

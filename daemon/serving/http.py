@@ -53,6 +53,8 @@ def readiness(api: Api) -> Answer:
             problem = f"database: {outage}"
     lines = ["ready" if problem is None else problem]
     lines += [f"node {node.name}: {node.state}" for node in api.node_statuses]
+    if api.on_chain is not None:
+        lines.append(f"node {api.on_chain.status.name}: {api.on_chain.status.state}")
     status = HTTPStatus.OK if problem is None else HTTPStatus.SERVICE_UNAVAILABLE
     return status, _TEXT, "".join(f"{line}\n" for line in lines).encode()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from daemon.domain.status import ChainStatus
 from daemon.posting.board import Board
 from daemon.serving.metrics import PrometheusMetrics
 
@@ -29,7 +30,9 @@ def test_every_test_that_proves_a_guarantee_is_there() -> None:
 
 def test_every_metric_is_described() -> None:
     """Under the name that Prometheus gets, buckets and sums left out."""
-    page = PrometheusMetrics(board=Board(), version="0").page().decode()
+    metrics = PrometheusMetrics(board=Board(), version="0")
+    metrics.show_chain(ChainStatus())
+    page = metrics.page().decode()
     served = {
         name for name in re.findall(r"^# TYPE (tellerd_\w+)", page, re.MULTILINE) if not name.endswith("_created")
     }

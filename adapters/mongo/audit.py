@@ -104,6 +104,11 @@ class MongoAudit:
         """See the port."""
         return [cursor_from(document) for document in self._find(names.CURSORS, LND_CURSORS)]
 
+    def deposited_sat(self) -> int:
+        """See the port."""
+        credited = {"booking": {"$ne": None}}
+        return sum(int(deposit["amount_sat"]) for deposit in self._find(names.DEPOSITS, credited))
+
     def unlinked_legs(self) -> Iterator[tuple[str, str]]:
         """See the port."""
         join: Any = {"from": names.LINKS, "localField": "_journal", "foreignField": "_id", "as": "link"}

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
-from daemon.domain.accounts import LIGHTNING, ROUNDING
+from daemon.domain.accounts import LIGHTNING, ON_CHAIN, ROUNDING
 from daemon.domain.books import GENESIS_HASH, BalanceKey
 from daemon.domain.identifiers import JournalId, foreign_key
 from daemon.domain.money import MSAT_PER_SAT, Currency
@@ -36,7 +36,7 @@ class Report:
 
 
 def verify(audit: Audit) -> Report:
-    """Checks everything; at most `MAX_BREAKS` breaks are named, in the order chain, balances, feed, cursors."""
+    """Checks everything; at most `MAX_BREAKS` breaks are named, in the order chain, balances, feed, cursors, deposits."""
     report = Report()
     ours_sat = _check_chain(audit, report)
     for checked in (
@@ -45,6 +45,7 @@ def verify(audit: Audit) -> Report:
         _balance_breaks(audit, report),
         _feed_breaks(audit, report),
         _cursor_breaks(audit, ours_sat),
+        _deposit_breaks(audit, ours_sat),
     ):
         for problem in checked:
             if len(report.breaks) >= MAX_BREAKS:
@@ -54,8 +55,8 @@ def verify(audit: Audit) -> Report:
 
 
 def _check_chain(audit: Audit, report: Report) -> dict[str, int]:
-    """Walks the chain and folds the legs; returns what tellerd's own journals did to accounts that cursors count."""
-    ours_sat = {LIGHTNING: 0, ROUNDING: 0}
+    """Walks the chain and folds the legs; returns what tellerd's own journals did to the accounts of what it follows."""
+    ours_sat = {LIGHTNING: 0, ROUNDING: 0, ON_CHAIN: 0}
     for link in audit.links():
         for problem in _link_breaks(link, report):
             if len(report.breaks) < MAX_BREAKS:
@@ -173,4 +174,13 @@ def _cursor_breaks(audit: Audit, ours_sat: Mapping[str, int]) -> Iterator[str]:
         yield (
             f"cursors: they say that {rounding_sat} sat of remainders are booked, "
             f"tellerd's journals on {ROUNDING} say {ours_sat[ROUNDING]}"
+        )
+
+
+def _deposit_breaks(audit: Audit, ours_sat: Mapping[str, int]) -> Iterator[str]:
+    deposited_sat, booked_sat = audit.deposited_sat(), -ours_sat[ON_CHAIN]
+    if deposited_sat != booked_sat:
+        yield (
+            f"deposits: those that are credited add up to {deposited_sat} sat, "
+            f"tellerd's journals on {ON_CHAIN} say {booked_sat} sat"
         )

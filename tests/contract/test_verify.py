@@ -20,7 +20,7 @@ from daemon.posting.verify import MAX_BREAKS, Report, verify
 from regtest.mongod import Mongod
 from tests.contract.another_program import AnotherProgram
 from tests.contract.teller import Teller, teller_on
-from tests.samples import NODE, hash_of, moved
+from tests.samples import NODE, block_at, chain_moved, connected, deposit_due, hash_of, moved, output
 
 pytestmark = pytest.mark.mongo
 
@@ -399,3 +399,30 @@ def test_a_number_that_node_js_wrote_as_a_double_is_the_same_number(books: Books
         doubles = {"debit": float(leg["debit"]), "credit": float(leg["credit"])}
         books.change("medici_transactions", leg["_id"], {"$set": doubles})
     assert books.verified().breaks == []
+
+
+def test_a_deposit_that_is_not_what_was_booked_is_named(mongod: Mongod) -> None:
+    """Whole while it is settled, reversed and settled again; edited by hand: the two sums are told."""
+    with teller_on(mongod) as teller:
+        wallet = teller.new_wallet()
+        first, second, third, other, last = (*map(block_at, (1, 2, 3)), block_at(2, "b"), block_at(3, "b"))
+        paid = output("a", wallet.wallet_id, 500_000)
+        teller.post(chain_moved(None, connected(first)))
+        teller.post(chain_moved(first, connected(second, paid), connected(third)), deposit_due("a"))
+        assert verified(teller) == []
+        teller.post(chain_moved(third, lost=[third, second], fork=first))
+        assert verified(teller) == []
+        teller.post(chain_moved(first, connected(other, paid), connected(last)), deposit_due("a"))
+        assert teller.balance(wallet_account(wallet.wallet_id)) == 497_000
+        assert verified(teller) == []
+        teller.store.db["teller_deposits"].update_one({}, {"$set": {"amount_sat": Int64(400_000)}})
+        assert verified(teller) == [
+            "deposits: those that are credited add up to 400000 sat, "
+            "tellerd's journals on Assets:OnChain say 500000 sat"
+        ]
+
+
+def verified(teller: Teller) -> list[str]:
+    """What `verify` finds now."""
+    with audit_of(teller.store.db) as audit:
+        return verify(audit).breaks

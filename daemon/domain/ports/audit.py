@@ -65,6 +65,10 @@ class Audit(Protocol):
         """All nodes' cursors."""
         ...
 
+    def deposited_sat(self) -> int:
+        """Sats of all deposits that count as credited by tellerd."""
+        ...
+
     def unlinked_legs(self) -> Iterator[tuple[str, str]]:
         """Legs in the book whose journal has no link: (leg id, journal id)."""
         ...

@@ -38,11 +38,12 @@ MAX_BUFFERED: Final = 10_000
 holds them at LND, whose queue per subscriber has no bound (node-interfaces.md A.1): nothing is lost."""
 
 _HANDLER_START_S: Final = 0.1
-"""LND's handler starts in about a millisecond; see above for what it means if it does not."""
+"""LND's handler starts in about a millisecond; see above for what it means if it does not. A stream that LND
+refuses has ended by then, too."""
 
-_GATHER_S: Final = 0.001
+_GATHER_S: Final = 0.005
 """Between two takes at least: under load a wake-up of Trio for each settlement would cost more than reading
-it, and the first after a pause is taken at once all the same."""
+it. It is less than a commit takes, and the first after a pause is taken at once all the same."""
 
 _THREADS: Final = 1
 """A stream has one reader."""
@@ -69,6 +70,17 @@ class Buffer:
         """No more will come."""
         with self._changed:
             self._broken = why
+
+    @property
+    def ended(self) -> str | None:
+        """Why no more will come, once everything is taken."""
+        with self._changed:
+            return None if self._waiting else self._broken
+
+    def has_news(self) -> bool:
+        """Whether `take` has something to give or to raise."""
+        with self._changed:
+            return bool(self._waiting) or self._broken is not None
 
     def close(self) -> None:
         """Nobody will take any more: a waiting reader goes on, to its end."""
@@ -102,14 +114,16 @@ class Batches:
         return self
 
     async def __anext__(self) -> Sequence[InvoiceSettled]:
-        await trio.sleep_until(self._next_take_at)
         while True:
             # The next wake-up must find this event, so it is made before the look.
             self._arrived = trio.Event()
-            if taken := self._buffer.take():
-                self._next_take_at = trio.current_time() + _GATHER_S
-                return taken
+            if self._buffer.has_news():
+                break
             await self._arrived.wait()
+        await trio.sleep_until(self._next_take_at)
+        taken = self._buffer.take()
+        self._next_take_at = trio.current_time() + _GATHER_S
+        return taken
 
 
 @asynccontextmanager
@@ -124,23 +138,26 @@ async def settle_stream(
     buffer = Buffer()
     batches = Batches(buffer)
     try:
-        pubkey = await _wait_standing(connection, wire, call, info_timeout_s)
-        if after_settle_index == 0:
-            await trio.sleep(_HANDLER_START_S)
+        pubkey = await _ask_pubkey(connection, wire, info_timeout_s)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(_read, connection, call, buffer, batches, pubkey)
             try:
-                yield batches
+                await trio.sleep(_HANDLER_START_S)
+                refusal = buffer.ended
+                if refusal is None:
+                    yield batches
             finally:
                 buffer.close()
                 call.cancel()
                 nursery.cancel_scope.cancel()
+        if refusal is not None:
+            raise Unavailable(refusal)  # outside: the nursery would wrap it in a group
     finally:
         call.cancel()
 
 
-async def _wait_standing(connection: Connection, wire: Wire, call: grpc.Call, timeout_s: float) -> NodePubkey:
-    """Whose stream this is; raises Unavailable if it was refused meanwhile."""
+async def _ask_pubkey(connection: Connection, wire: Wire, timeout_s: float) -> NodePubkey:
+    """Whose stream this is. Raises Unavailable."""
 
     def ask() -> NodePubkey:
         try:
@@ -149,10 +166,7 @@ async def _wait_standing(connection: Connection, wire: Wire, call: grpc.Call, ti
             raise connection.failure(error, call="GetInfo") from error
         return NodePubkey(info.identity_pubkey)
 
-    pubkey = await trio.to_thread.run_sync(ask, abandon_on_cancel=True, limiter=trio.CapacityLimiter(_THREADS))
-    if not call.is_active():
-        raise connection.failure(call, call="SubscribeInvoices")
-    return pubkey
+    return await trio.to_thread.run_sync(ask, abandon_on_cancel=True, limiter=trio.CapacityLimiter(_THREADS))
 
 
 async def _read(

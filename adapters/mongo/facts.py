@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
 
 from pymongo.database import Database
 
@@ -12,7 +13,7 @@ from adapters.mongo.documents import LND_CURSORS, Document, balance_id, cursor_f
 from adapters.mongo.errors import mapped
 from adapters.mongo.snapshots import not_made_by
 from daemon.domain.accounts import LIGHTNING
-from daemon.domain.books import Expectation, Facts, SuspenseEntry, Wanted
+from daemon.domain.books import Expectation, Facts, Head, Known, SuspenseEntry, Wanted
 from daemon.domain.errors import InvariantViolation
 from daemon.domain.identifiers import AccountId, NodePubkey, PaymentHash, WalletId
 from daemon.domain.money import Currency
@@ -35,28 +36,34 @@ class FactsReader:
     def read(self, wanted: Wanted) -> Facts:
         """The facts; the head first, so that what is read after it is at least as new."""
         with mapped("reading facts"):
-            facts = self._facts(list(self._db[names.HEAD].aggregate(_pipeline(wanted, self._writer_id))))
+            facts = self._facts(self._documents(_parts(wanted, self._writer_id)), wanted.known)
             if wants_chain(wanted):
                 facts.chain = self._chain.read(wanted)
             return facts
 
-    def _facts(self, documents: list[Document]) -> Facts:
+    def _documents(self, parts: Sequence[_Part]) -> dict[str, list[Document]]:
+        """What all parts find, by kind."""
         by_kind: dict[str, list[Document]] = {}
-        for document in documents:
-            by_kind.setdefault(document[_KIND], []).append(document)
-        if "head" not in by_kind:
-            raise InvariantViolation("teller_head has no head document: the database was not made by `tellerd init`")
+        if parts:
+            first, *others = parts
+            unions = [{"$unionWith": {"coll": part.collection, "pipeline": part.stages()}} for part in others]
+            for document in self._db[first.collection].aggregate([*first.stages(), *unions]):
+                by_kind.setdefault(document[_KIND], []).append(document)
+        return by_kind
+
+    def _facts(self, by_kind: dict[str, list[Document]], known: Known | None) -> Facts:
         booked = {document["_id"] for document in by_kind.get("key", ())}
         suspense = self._suspense(booked)
-        cursors = [cursor_from(document) for document in by_kind.get("cursor", ())]
+        cursors = {} if known is None else dict(known.cursors)
+        cursors |= {cursor.pubkey: cursor for cursor in map(cursor_from, by_kind.get("cursor", ()))}
         invoices = by_kind.get("invoice", [])
         self._learn_currencies(document.get("walletId", "") for document in invoices)
         return Facts(
-            head=head_from(by_kind["head"][0]),
+            head=_head(by_kind) if known is None else known.head,
             booked=booked,
             expectations={PaymentHash(document["_id"]): self._expectation(document) for document in invoices},
             suspense={entry.key: entry for entry in suspense},
-            cursors={cursor.pubkey: cursor for cursor in cursors},
+            cursors=cursors,
             booked_elsewhere={PaymentHash(document["hash"]) for document in by_kind.get("leg", ())},
             lightning_balance=sum(int(document["balance"]) for document in by_kind.get("balance", ())),
         )
@@ -99,27 +106,45 @@ class FactsReader:
         )
 
 
-def _pipeline(wanted: Wanted, writer_id: bytes) -> list[Document]:
-    stages: list[Document] = [{"$match": {"_id": "head"}}, {"$set": {_KIND: "head"}}]
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """Documents of one collection, marked with their kind."""
 
-    def union(collection: str, kind: str, match: Document, project: Document | None = None) -> None:
-        inner: list[Document] = [{"$match": match}]
-        if project:
-            inner.append({"$project": project})
-        inner.append({"$set": {_KIND: kind}})
-        stages.append({"$unionWith": {"coll": collection, "pipeline": inner}})
+    collection: str
+    kind: str
+    match: Document
+    project: Document | None = None
 
+    def stages(self) -> list[Document]:
+        """As a pipeline."""
+        project = [{"$project": self.project}] if self.project else []
+        return [{"$match": self.match}, *project, {"$set": {_KIND: self.kind}}]
+
+
+def _parts(wanted: Wanted, writer_id: bytes) -> list[_Part]:
+    """Each part costs some 0.15 ms, however little it finds."""
+    parts: list[_Part] = []
+    if wanted.known is None:
+        parts.append(_Part(names.HEAD, "head", {"_id": "head"}))
     keys, hashes = list(wanted.keys), list(wanted.payment_hashes)
     if keys:
-        union(names.KEYS, "key", {"_id": {"$in": keys}}, {"_id": 1})
+        parts.append(_Part(names.KEYS, "key", {"_id": {"$in": keys}}, {"_id": 1}))
     if hashes:
-        union(names.INVOICES, "invoice", {"_id": {"$in": hashes}}, {"paymentRequest": 0})
+        parts.append(_Part(names.INVOICES, "invoice", {"_id": {"$in": hashes}}, {"paymentRequest": 0}))
         # Ours are told by their keys: the same hash, paid on another node, is money of its own.
         elsewhere = {"hash": {"$in": hashes}, "type": "invoice", **not_made_by(writer_id, "$_journal")}
-        union(names.LEGS, "leg", elsewhere, {"hash": 1})
+        parts.append(_Part(names.LEGS, "leg", elsewhere, {"hash": 1}))
+    pubkeys = wanted.pubkeys if wanted.known is None else wanted.pubkeys - wanted.known.cursors.keys()
     if wanted.opening:
-        union(names.CURSORS, "cursor", LND_CURSORS)
-        union(names.BALANCES, "balance", {"_id": balance_id(LIGHTNING, Currency.BTC)}, {"balance": 1})
-    elif wanted.pubkeys:
-        union(names.CURSORS, "cursor", {"_id": {"$in": [f"lnd:{pubkey}" for pubkey in wanted.pubkeys]}})
-    return stages
+        parts.append(_Part(names.CURSORS, "cursor", LND_CURSORS))
+        balance = {"_id": balance_id(LIGHTNING, Currency.BTC)}
+        parts.append(_Part(names.BALANCES, "balance", balance, {"balance": 1}))
+    elif pubkeys:
+        parts.append(_Part(names.CURSORS, "cursor", {"_id": {"$in": [f"lnd:{pubkey}" for pubkey in pubkeys]}}))
+    return parts
+
+
+def _head(by_kind: dict[str, list[Document]]) -> Head:
+    if "head" not in by_kind:
+        raise InvariantViolation("teller_head has no head document: the database was not made by `tellerd init`")
+    return head_from(by_kind["head"][0])

@@ -79,20 +79,19 @@ class TestRealNodes:
 
     def test_a_node_without_rest_is_asked_by_rpc(self, tmp_path: Path) -> None:
         """And by REST again when it was restarted with it."""
-        with started(tmp_path, "-rest=0") as bitcoind:
-            with connect(bitcoind) as node:
-                (mined,) = bitcoind.mine(1)
-                for _ in range(2):
-                    assert block_hash(node.block(BlockHash(mined))) == mined
-                assert node._rest.fetch(BlockHash(mined), outages_seen=node._rpc.failures) is None
-                bitcoind.stop()
-                with pytest.raises(Unavailable, match="does not listen: start it, or check rpc_url"):
-                    node.tip()
-                bitcoind.process.command = tuple(flag for flag in bitcoind.process.command if flag != "-rest=0")
-                bitcoind.start()
-                bitcoind.wait_ready()
+        with started(tmp_path, "-rest=0") as bitcoind, connect(bitcoind) as node:
+            (mined,) = bitcoind.mine(1)
+            for _ in range(2):
                 assert block_hash(node.block(BlockHash(mined))) == mined
-                assert node._rest.fetch(BlockHash(mined), outages_seen=node._rpc.failures) is not None
+            assert node._rest.fetch(BlockHash(mined), outages_seen=node._rpc.failures) is None
+            bitcoind.stop()
+            with pytest.raises(Unavailable, match="does not listen: start it, or check rpc_url"):
+                node.tip()
+            bitcoind.process.command = tuple(flag for flag in bitcoind.process.command if flag != "-rest=0")
+            bitcoind.start()
+            bitcoind.wait_ready()
+            assert block_hash(node.block(BlockHash(mined))) == mined
+            assert node._rest.fetch(BlockHash(mined), outages_seen=node._rpc.failures) is not None
 
     def test_a_password_may_have_any_characters(self, bitcoind: Bitcoind, tmp_path: Path) -> None:
         """From its file, whose last line end does not count; a wrong one is Unavailable, and is read again."""
@@ -151,19 +150,18 @@ class TestRealNodes:
 
     def test_a_pruned_block_is_gone_for_good(self, tmp_path: Path) -> None:
         """That is not waited for; and the node says from where on it has blocks."""
-        with started(tmp_path, "-txindex=0", "-prune=1", "-fastprune") as bitcoind:
-            with connect(bitcoind) as node:
-                first = BlockHash(bitcoind.mine(650, ELSEWHERE)[0])
-                assert node.info().prune_height == 0
-                bitcoind.rpc("pruneblockchain", 300)
-                with pytest.raises(BlockPruned, match=f"has pruned block {first}"):
-                    node.block(first)
-                prune_height = node.info().prune_height
-                assert prune_height is not None
-                assert prune_height > 1
-                lowest = node.block_hash_at(prune_height)
-                assert lowest is not None
-                assert block_hash(node.block(lowest)) == lowest
+        with started(tmp_path, "-txindex=0", "-prune=1", "-fastprune") as bitcoind, connect(bitcoind) as node:
+            first = BlockHash(bitcoind.mine(650, ELSEWHERE)[0])
+            assert node.info().prune_height == 0
+            bitcoind.rpc("pruneblockchain", 300)
+            with pytest.raises(BlockPruned, match=f"has pruned block {first}"):
+                node.block(first)
+            prune_height = node.info().prune_height
+            assert prune_height is not None
+            assert prune_height > 1
+            lowest = node.block_hash_at(prune_height)
+            assert lowest is not None
+            assert block_hash(node.block(lowest)) == lowest
 
     def test_a_block_of_which_only_the_header_came_is_waited_for(self, bitcoind: Bitcoind, tmp_path: Path) -> None:
         """It is on its way."""
@@ -178,22 +176,44 @@ class TestRealNodes:
                 with pytest.raises(Unavailable, match=f"has not block {mined} now: .*not fully downloaded"):
                     node.block(mined)
 
+    def test_nodes_that_mined_apart_agree_once_they_are_joined(self, tmp_path: Path) -> None:
+        """The longer branch wins: the other one's blocks are known, and out of the best chain."""
+        with (
+            started(tmp_path / "one") as one,
+            started(tmp_path / "two") as two,
+            connect(one) as node,
+        ):
+            lost = [BlockHash(each) for each in one.mine(2)]
+            won = two.mine(3)
+            one.connect(two)
+            until(lambda: node.tip().hash == won[-1])
+            assert [node.block_hash_at(height) for height in (1, 2, 3)] == won
+            for block in lost:
+                header = node.header(block)
+                assert header is not None
+                assert not header.in_best_chain
+
     def test_an_overloaded_node_is_waited_for(self, tmp_path: Path) -> None:
         """Its one thread is busy, its queue of one is full: 503, for RPC and for REST."""
-        with started(tmp_path, "-rpcworkqueue=1", "-rpcthreads=1") as bitcoind:
-            with connect(bitcoind, timeout_s=0.5) as node:
-                tip = node.tip()
-                blockers = [threading.Thread(target=ask_long, args=(bitcoind,)) for _ in range(2)]
+        with (
+            started(tmp_path, "-rpcworkqueue=1", "-rpcthreads=1") as bitcoind,
+            connect(bitcoind, timeout_s=0.5) as node,
+        ):
+            tip = node.tip()
+            ended = threading.Event()
+            blockers = [threading.Thread(target=ask_long, args=(bitcoind, ended)) for _ in range(3)]
+            for blocker in blockers:
+                blocker.start()
+            try:
+                until(
+                    lambda: "takes no calls now" in (said := said_by(node.tip)) and "Work queue depth exceeded" in said
+                )
+                until(lambda: "takes no calls now" in said_by(lambda: node.block(tip.hash)))
+            finally:
+                ended.set()
                 for blocker in blockers:
-                    blocker.start()
-                try:
-                    until(lambda: "takes no calls now" in said_by(node.tip))
-                    assert "Work queue depth exceeded" in said_by(node.tip)
-                    assert "takes no calls now" in said_by(lambda: node.block(tip.hash))
-                finally:
-                    for blocker in blockers:
-                        blocker.join()
-                until(lambda: said_by(node.tip) == "")
+                    blocker.join()
+            until(lambda: said_by(node.tip) == "")
 
     def test_a_hung_node_is_noticed_in_time(self, bitcoind: Bitcoind) -> None:
         """SIGSTOP: it takes connections and answers nothing."""
@@ -233,12 +253,11 @@ class TestRealNodes:
             assert any("does not listen" in cause for cause in causes)
 
 
-def ask_long(bitcoind: Bitcoind) -> None:
-    """Holds a thread of the node for some seconds, or its queue; whichever is told that there is no room, tries on."""
-    deadline = time.monotonic() + 3
-    while time.monotonic() < deadline:
+def ask_long(bitcoind: Bitcoind, ended: threading.Event) -> None:
+    """Holds the node's thread or its queue; whoever is told that there is no room, tries on."""
+    while not ended.is_set():
         try:
-            bitcoind.rpc("waitfornewblock", 3_000)
+            bitcoind.rpc("waitfornewblock", 1_000)
         except (NodeError, OSError):
             time.sleep(0.01)
 

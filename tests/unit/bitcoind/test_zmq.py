@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 import trio
 import zmq
@@ -131,20 +133,26 @@ async def test_a_burst_comes_whole_and_in_bounded_batches() -> None:
 
 async def test_a_publisher_that_comes_back_is_heard_and_told() -> None:
     """At once, without any message of its own: what it sent meanwhile is not known."""
-    with zmq.Context() as context:
-        with context.socket(zmq.XPUB) as publisher:
-            port = publisher.bind_to_random_port("tcp://127.0.0.1")
-            address = f"tcp://127.0.0.1:{port}"
-            stream_manager = hint_stream([address], node="bitcoind")
-            with trio.fail_after(30):
-                stream = await stream_manager.__aenter__()
+    with zmq.Context() as context, context.socket(zmq.XPUB) as first, context.socket(zmq.XPUB) as second:
+        address = f"tcp://127.0.0.1:{first.bind_to_random_port('tcp://127.0.0.1')}"
+        with trio.fail_after(30):
+            async with hint_stream([address], node="bitcoind") as stream:
                 assert await anext(stream) == [HintsLost("connection", 0)]
-            publisher.close(linger=0)
+                first.unbind(address)
+                first.close(linger=0)
+                await trio.to_thread.run_sync(bind, second, address)
+                assert await anext(stream) == [HintsLost("connection", 0)]
+                await trio.to_thread.run_sync(second.recv)  # a subscription: it stands again
+                second.close(linger=0)
+
+
+def bind(publisher: zmq.Socket[bytes], address: str) -> None:
+    """As soon as the address is free: ZMQ closes in the background."""
+    for _ in range(1_000):
         try:
-            with context.socket(zmq.XPUB) as publisher, trio.fail_after(30):
-                publisher.bind(address)
-                assert await anext(stream) == [HintsLost("connection", 0)]
-                await trio.to_thread.run_sync(publisher.recv)  # a subscription: it stands again
-                publisher.close(linger=0)
-        finally:
-            await stream_manager.__aexit__(None, None, None)
+            publisher.bind(address)
+        except zmq.ZMQError:
+            time.sleep(0.01)
+        else:
+            return
+    pytest.fail("the address is still in use")

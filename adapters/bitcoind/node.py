@@ -124,7 +124,8 @@ class BitcoindNode:
         return raw
 
     def mempool(self) -> MempoolSnapshot:
-        return self._ask(_mempool, "getrawmempool", False, True)
+        is_complete = self._ask(_is_loaded, "getmempoolinfo")  # before: what it says must hold for what is read
+        return self._ask(lambda txs: _mempool(txs, is_complete=is_complete), "getrawmempool", False, True)
 
     def mempool_tx(self, txid: Txid) -> bytes | None:
         # Decoded, for only then it is told whether a block has it: with txindex mined txs are found, too.
@@ -215,8 +216,14 @@ def _header(header: Any) -> HeaderInfo:
     )
 
 
-def _mempool(answer: Any) -> MempoolSnapshot:
-    return MempoolSnapshot(txids=frozenset(answer["txids"]), next_sequence=int(answer["mempool_sequence"]))
+def _is_loaded(mempool: Any) -> bool:
+    return bool(mempool["loaded"])
+
+
+def _mempool(answer: Any, *, is_complete: bool) -> MempoolSnapshot:
+    return MempoolSnapshot(
+        txids=frozenset(answer["txids"]), next_sequence=int(answer["mempool_sequence"]), is_complete=is_complete
+    )
 
 
 def _unmined(tx: Any) -> bytes | None:

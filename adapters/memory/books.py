@@ -34,7 +34,7 @@ class MemoryBooks:
         tables = self._tables
         with tables.lock:
             return Facts(
-                head=tables.head,
+                head=tables.head if wanted.known is None else wanted.known.head,
                 booked={key for key in wanted.keys if key in tables.keys},
                 expectations={
                     payment_hash: self._expectation(payment_hash)
@@ -46,7 +46,8 @@ class MemoryBooks:
                     pubkey: cursor
                     for pubkey, cursor in tables.cursors.items()
                     if wanted.opening or pubkey in wanted.pubkeys
-                },
+                }
+                | ({} if wanted.known is None else dict(wanted.known.cursors)),
                 booked_elsewhere={
                     payment_hash for payment_hash in wanted.payment_hashes if self._is_booked_elsewhere(payment_hash)
                 },

@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 from bson.int64 import Int64
-from pymongo import errors
 from pymongo.client_session import ClientSession
 from pymongo.collection import ReturnDocument
 from pymongo.database import Database
 
 from adapters.mongo import collections as names
 from adapters.mongo.documents import Document
-from adapters.mongo.errors import is_lost_race, mapped
-from daemon.domain.errors import Conflict, InvariantViolation, NotFound
+from adapters.mongo.errors import mapped
+from adapters.mongo.script_numbers import ScriptNumbers
+from daemon.domain.errors import InvariantViolation, NotFound
 from daemon.domain.identifiers import WalletId
 from daemon.domain.ports import DerivedAddress
-
-_MAX_TRIES = 5
-"""Two writers of one wallet conflict once; more needs as many writers."""
 
 
 class MongoAddresses:
@@ -24,6 +21,7 @@ class MongoAddresses:
 
     def __init__(self, db: Database[Document]) -> None:
         self._db = db
+        self._numbers = ScriptNumbers(db)
 
     def current(self, wallet_id: WalletId, *, key_id: str) -> str | None:
         """See the port; the newest address is the one with the highest index."""
@@ -47,16 +45,8 @@ class MongoAddresses:
 
     def give(self, wallet_id: WalletId, derived: DerivedAddress, *, key_id: str) -> None:
         """See the port; a repeat changes nothing."""
-        for _ in range(_MAX_TRIES):
-            with mapped("giving an address"):
-                try:
-                    with self._db.client.start_session() as session, session.start_transaction():
-                        self._write(wallet_id, derived, key_id, session)
-                    return
-                except errors.OperationFailure as error:
-                    if not is_lost_race(error):
-                        raise
-        raise Conflict(f"wallet {wallet_id}: too many callers write its addresses at once")
+        with mapped("giving an address"):
+            self._numbers.write(lambda session: self._write(wallet_id, derived, key_id, session))
 
     def _write(self, wallet_id: WalletId, derived: DerivedAddress, key_id: str, session: ClientSession) -> None:
         wallets, scripts = self._db[names.WALLETS], self._db[names.SCRIPTS]
@@ -67,13 +57,16 @@ class MongoAddresses:
             raise InvariantViolation(
                 f"address {derived.address} of wallet {wallet_id} is wallet {known['wallet_id']}'s already"
             )
-        script = {
+        ours = {
             "address": derived.address,
             "wallet_id": wallet_id,
             "key_id": key_id,
             "index": Int64(derived.index),
         }
-        scripts.update_one({"_id": derived.script}, {"$set": script}, upsert=True, session=session)
+        if known is None:
+            self._numbers.insert([{"_id": derived.script, **ours}], session)
+        else:
+            scripts.update_one({"_id": derived.script}, {"$set": ours}, session=session)
         wallets.update_one(
             {"id": wallet_id, "onchain.address": {"$ne": derived.address}},
             {"$push": {"onchain": {"address": derived.address}}},

@@ -99,6 +99,8 @@ INDEXES: Final[dict[str, list[IndexModel]]] = {
     ],
     SCRIPTS: [
         _index("wallet_id", "key_id", "-index", partialFilterExpression={"key_id": {"$exists": True}}),
+        # A second script without a number is refused, too: it could not be found.
+        _index("n", unique=True),
         _index("unscanned", "_id", partialFilterExpression={"unscanned": True}),
     ],
     POLICIES: [],

@@ -8,12 +8,14 @@ from datetime import UTC, datetime
 from typing import Any
 
 import structlog
+from bson.int64 import Int64
 from pymongo.database import Database
 from pymongo.errors import OperationFailure
 
 from adapters.mongo import collections as names
 from adapters.mongo.documents import Document, head_of
 from adapters.mongo.errors import DUPLICATE_KEY, is_lost_race, mapped
+from adapters.mongo.script_numbers import COUNTER
 from daemon.domain.books import Head
 from daemon.domain.errors import InvariantViolation
 from daemon.domain.money import Currency
@@ -75,6 +77,7 @@ def _make_singletons(db: Database[Document]) -> list[str]:
             "version": names.SCHEMA_VERSION,
             "writer_id": secrets.token_bytes(5),
         },
+        names.DERIVATIONS: {"_id": COUNTER, "n": Int64(0)},
     }
     made = []
     for name, document in singletons.items():

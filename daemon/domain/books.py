@@ -83,6 +83,17 @@ class Gap:
     seen_at_ms: int
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Known:
+    """What posting knows of the books without reading: where its own last commit left the head and cursors.
+
+    Another daemon may have posted since: then the head is another, and the next commit on this one fails.
+    """
+
+    head: Head
+    cursors: Mapping[NodePubkey, LndCursor]
+
+
 @dataclass(slots=True, kw_only=True)
 class Wanted:
     """What a batch needs to know."""
@@ -102,6 +113,8 @@ class Wanted:
     """All deposits in these blocks, and the balances of the wallets of those that are settled."""
     wallet_ids: set[WalletId] = field(default_factory=set)
     """Wallets whose currency is needed; those of deposits that are read come by themselves."""
+    known: Known | None = None
+    """The head and the cursors that need not be read; not together with `opening`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,7 +11,7 @@ from typing import Final
 
 import structlog
 
-from daemon.domain.blocks import parse_tx, scan
+from daemon.domain.blocks import parse_tx
 from daemon.domain.chain import BlockRef
 from daemon.domain.chain_events import OutputsFound, OutputsSeen, WatchedOutput
 from daemon.domain.errors import BlockPruned
@@ -20,7 +20,7 @@ from daemon.domain.ports import ChainNode, Scripts, WatchedScript
 from daemon.ingest.chain_calls import ChainCalls
 from daemon.ingest.chain_handover import ChainHandover
 from daemon.ingest.clock import Clock
-from daemon.ingest.scanned_blocks import connect, watched_output
+from daemon.ingest.scanned_blocks import connect, scanned_block, watched_output
 
 MAX_SCRIPTS: Final = 10_000
 """Looked for at once, in memory: 2 MB."""
@@ -52,7 +52,6 @@ class BackScan:
         while waiting := await self.calls.run(self.scripts.unscanned, limit=MAX_SCRIPTS):
             watched = {one.script: one for one in waiting}
             log.info("backscan.begin", scripts=len(watched), from_height=cursor.height, blocks=self.blocks)
-            await self._scan_blocks(cursor, watched)
             await self._scan_mempool(watched)
             await self.handover.posted()
             await self.calls.run(self.scripts.mark_scanned, list(watched))
@@ -66,7 +65,7 @@ class BackScan:
         block, found = cursor, []
         for _ in range(min(self.blocks, cursor.height)):
             try:
-                scanned = scan(await self.calls.run(self.node.block, block.hash))
+                scanned = await self.calls.run(scanned_block, self.node, block.hash)
             except BlockPruned:
                 log.warning("backscan.pruned", height=block.height)
                 break

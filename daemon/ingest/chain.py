@@ -25,7 +25,7 @@ import trio
 
 from daemon.domain.chain import BlockRef, ChainCursor
 from daemon.domain.chain_events import ChainMoved, ConnectedBlock, DepositDue
-from daemon.domain.errors import BlockPruned, Misconfigured, Unavailable
+from daemon.domain.errors import Misconfigured, NodeRefused, Unavailable
 from daemon.domain.identifiers import Outpoint
 from daemon.domain.ports import ChainHint, ChainInfo, ChainNode, Deposits, HintsLost, Metrics, Scripts
 from daemon.domain.status import ChainStatus
@@ -85,21 +85,24 @@ class ChainFollower:
         """Follows until the node is unavailable; never returns.
 
         Raises Unavailable when the node is away or the chain cannot be followed for now (`daemon.supervision`
-        starts it again), Misconfigured if the node is on another network.
+        starts it again), alone or in an exception group, Misconfigured if the node is on another network.
         """
+        cause = ""
         try:
             await self._follow(healthy)
-        except (BlockPruned, ReorgTooDeep) as halt:
-            self.status.halted = True
-            self.status.state = f"halted: {halt}"
-            self.status.last_error = str(halt)
-            log.error("chain.halted", cause=str(halt))
-            await trio.sleep(self.pace.halted_s)
-            raise Unavailable(str(halt)) from halt
+        except* (NodeRefused, ReorgTooDeep) as halts:
+            cause = str(_first_of(halts))
         finally:
             self.status.connected = False
             if not self.status.halted:
                 self.status.state = "stopped"
+        # Reached only if nothing else went wrong beside it. Lightning goes on meanwhile.
+        self.status.halted = True
+        self.status.state = f"halted: {cause}"
+        self.status.last_error = cause
+        log.error("chain.halted", cause=cause)
+        await trio.sleep(self.pace.halted_s)
+        raise Unavailable(cause)
 
     def show(self, state: TaskState) -> None:
         """Puts what the supervisor says into the status."""
@@ -185,17 +188,23 @@ class ChainFollower:
     async def _keep_hints(
         self, stream: AsyncIterator[Sequence[ChainHint]], send: trio.MemorySendChannel[Sequence[ChainHint]]
     ) -> None:
-        lost = False
         async for batch in stream:
-            self.status.hints = "live"
             for hint in batch:
                 if isinstance(hint, HintsLost):
                     self.metrics.hints_lost(topic=hint.topic, missing=hint.missing)
+                else:
+                    self.status.hints = "live"
             try:
-                send.send_nowait([*batch, HintsLost("queue", 1)] if lost else batch)
-                lost = False
+                send.send_nowait(batch)
             except trio.WouldBlock:
-                lost = True
+                self.metrics.hints_lost(topic="queue", missing=len(batch))
+                # What follows waits, and is lost, at the socket, which counts.
+                await send.send([HintsLost("queue", len(batch))])
+
+
+def _first_of(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    first = group.exceptions[0]
+    return _first_of(first) if isinstance(first, BaseExceptionGroup) else first
 
 
 @dataclass(slots=True)

@@ -26,9 +26,9 @@ class ChainHandover:
         """Hands over; waits while posting has enough to do."""
         for start in range(0, len(events), MAX_LIST):
             chunk = events[start : start + MAX_LIST]
-            # Counted before: a send that is cancelled ends the pipeline, and this with it.
-            self._told += len(chunk)
             await self._inbox.send(chunk)
+            # Counted after: what a cancelled send has not handed over must not be waited for.
+            self._told += len(chunk)
 
     async def posted(self) -> None:
         """Returns when all that was handed over is in the books."""

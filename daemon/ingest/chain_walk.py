@@ -69,6 +69,7 @@ class ChainWalk:
             return None
         header = await self._header(cursor.block.hash)
         if not header.in_best_chain:
+            await self._refuse_while_loading(cursor.block, tip)
             return await self._disconnect(cursor, header)
         return await self._connect(cursor, tip)
 
@@ -77,6 +78,15 @@ class ChainWalk:
         if header is None:
             raise Unavailable(f"bitcoind does not know block {block_hash}, which the books have: waiting for it")
         return header
+
+    async def _refuse_while_loading(self, newest: BlockRef, tip: BlockRef) -> None:
+        """A node takes the branch with most work: it has left ours only for one that is no shorter, or because it
+        holds ours for invalid. Otherwise it has been killed, and its tip comes back to us block by block."""
+        if tip.height < newest.height and not await self.calls.run(self.node.is_invalid, newest):
+            raise Unavailable(
+                f"bitcoind is at block {tip.height}, below block {newest.height} that the books have: "
+                "it is still loading what it had"
+            )
 
     async def _disconnect(self, cursor: ChainCursor, header: HeaderInfo) -> ChainCursor:
         lost = [cursor.block]
@@ -88,11 +98,6 @@ class ChainWalk:
                     "down: look at bitcoind, then raise bitcoind.max_reorg_depth and start tellerd again"
                 )
         fork = header.block
-        if await self.calls.run(self.node.tip) == fork and not await self.calls.run(self.node.is_invalid, cursor.block):
-            raise Unavailable(
-                f"bitcoind is at block {fork.height}, below block {cursor.block.height} that the books have: "
-                "it is still loading what it had"
-            )
         log.warning("chain.reorg", depth=len(lost), fork=fork.height, lost=cursor.block.hash)
         return await self._tell(cursor, fork=fork, disconnected=tuple(lost), connected=())
 
@@ -156,7 +161,7 @@ class _Progress:
     def show(self, *, done: BlockRef, tip: BlockRef) -> None:
         now = trio.current_time()
         if self._since is None:
-            self._since, self._from_height, self._told_at = now, done.height, now
+            self._since, self._from_height, self._told_at = now, done.height, now - self.every_s  # tells at once
             return
         blocks = done.height - self._from_height
         self.status.catch_up_blocks_per_s = int(blocks / max(now - self._since, 0.001))

@@ -85,10 +85,14 @@ class MempoolWatch:
     async def look(self, cursor: BlockRef) -> bool:
         """Looks at the whole mempool: hands over what is new and what is gone.
 
-        False if the tip is not the cursor's block, or did not stay: then nothing can be said yet.
+        False if the tip is not the cursor's block, or did not stay: then nothing can be said yet; and while the node
+        still reads its mempool from its disk: then nothing can be said of what is missing.
         """
         snapshot = await self._snapshot_at(cursor)
         if snapshot is None:
+            return False
+        if not snapshot.is_complete:
+            await self._examine([txid for txid in snapshot.txids if txid not in self._examined])
             return False
         self._must_look = False
         new = [txid for txid in snapshot.txids if txid not in self._examined]
@@ -116,18 +120,21 @@ class MempoolWatch:
         told_at = trio.current_time()
         for start in range(0, len(txids), CHUNK):
             chunk = txids[start : start + CHUNK]
-            outputs = await self.calls.run(self._matched, chunk)
+            found, outputs = await self.calls.run(self._matched, chunk)
             await self._tell_seen(outputs)
             if len(self._examined) > MAX_EXAMINED:
                 self._examined.clear()
-            self._examined.update(chunk)
+            # Not those that were gone already: they may come back.
+            self._examined.update(found)
             if trio.current_time() - told_at > 10.0:
                 told_at = trio.current_time()
                 log.info("mempool.progress", done=start + len(chunk), txs=len(txids))
 
-    def _matched(self, txids: Sequence[Txid]) -> list[WatchedOutput]:
+    def _matched(self, txids: Sequence[Txid]) -> tuple[list[Txid], list[WatchedOutput]]:
+        """Those of them that are still there, and what they pay to wallets."""
         raws = (self.node.mempool_tx(txid) for txid in txids)
-        return self._match([parse_tx(raw) for raw in raws if raw is not None])
+        txs = [parse_tx(raw) for raw in raws if raw is not None]
+        return [tx.txid for tx in txs], self._match(txs)
 
     def _matched_raw(self, raws: Sequence[bytes]) -> list[WatchedOutput]:
         new = [tx for tx in _parsed(raws) if tx.txid not in self._examined and not tx.is_coinbase]

@@ -46,8 +46,8 @@ async def scanned_blocks(
     send, receive = trio.open_memory_channel[trio.MemoryReceiveChannel[FollowingBlock | None]](AHEAD - 1)
 
     async def fetch(height: int, slot: trio.MemorySendChannel[FollowingBlock | None]) -> None:
-        async with slot:
-            await slot.send(await calls.run(_fetch, node, owners, height))
+        # The slot stays open: were it closed by an error, its end would be noticed before the error itself.
+        await slot.send(await calls.run(_fetch, node, owners, height))
 
     async def fetch_all(nursery: trio.Nursery) -> None:
         async with send:
@@ -74,6 +74,15 @@ def _fetch(node: ChainNode, owners: Owners, height: int) -> FollowingBlock | Non
     block_hash = node.block_hash_at(height)
     if block_hash is None:
         return None
+    scanned = scanned_block(node, block_hash)
+    return FollowingBlock(
+        connected=connect(BlockRef(height=height, hash=block_hash), scanned, owners),
+        previous=scanned.header.previous_hash,
+    )
+
+
+def scanned_block(node: ChainNode, block_hash: BlockHash) -> ScannedBlock:
+    """The block with this hash; blocks. Raises Unavailable and BlockPruned."""
     try:
         scanned = scan(node.block(block_hash))
     except MalformedBlock as problem:
@@ -81,10 +90,7 @@ def _fetch(node: ChainNode, owners: Owners, height: int) -> FollowingBlock | Non
         raise Unavailable(f"bitcoind: block {block_hash}: {problem}") from problem
     if scanned.header.hash != block_hash:
         raise Unavailable(f"bitcoind gave block {scanned.header.hash} for {block_hash}")
-    return FollowingBlock(
-        connected=connect(BlockRef(height=height, hash=block_hash), scanned, owners),
-        previous=scanned.header.previous_hash,
-    )
+    return scanned
 
 
 def connect(block: BlockRef, scanned: ScannedBlock, owners: Owners) -> ConnectedBlock:

@@ -1,4 +1,5 @@
-"""Looking ahead: facts for the next batch, read while the one before is still being committed.
+"""Looking ahead: what the next batch need not read, and facts that are read while the one before is still
+being committed.
 
 What that commit changes is known exactly, for this process is the only one that posts: it is laid over what
 was read, so that it does not matter whether the read saw it. What other programs change in between is
@@ -10,13 +11,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from daemon.domain.books import Changes, Facts
+from daemon.domain.books import Changes, Facts, Known
 from daemon.domain.node_events import InvoiceSettled, NodeEvent
 
 
 def can_look_ahead(batch: Sequence[NodeEvent]) -> bool:
     """Whether `facts_after` holds all that these events are decided on: settlements, and nothing rarer."""
     return all(isinstance(event, InvoiceSettled) for event in batch)
+
+
+def known_after(known: Known | None, changes: Changes) -> Known:
+    """Head and cursors once `changes` are committed; the cursors that they move, and those known before."""
+    cursors = {} if known is None else dict(known.cursors)
+    return Known(head=changes.after, cursors=cursors | {cursor.pubkey: cursor for cursor in changes.cursors})
 
 
 def facts_after(facts: Facts, changes: Changes) -> Facts:

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import structlog
 import trio
 
-from daemon.domain.books import Changes, Head
+from daemon.domain.books import Changes, Head, Known
 from daemon.domain.chain_events import ChainEvent
 from daemon.domain.errors import Conflict, InvariantViolation, LeaseLost, Unavailable
 from daemon.domain.node_events import InvoiceSettled, NodeEvent
@@ -25,7 +25,7 @@ from daemon.domain.ports import Books, Metrics, PriceSource
 from daemon.matching.decide import decide, wanted_by
 from daemon.matching.deposits import BLINKS_RULES, DepositRules
 from daemon.matching.plan import Plan
-from daemon.posting.ahead import can_look_ahead, facts_after
+from daemon.posting.ahead import can_look_ahead, facts_after, known_after
 from daemon.posting.board import Board
 from daemon.posting.seal import seal
 
@@ -90,6 +90,7 @@ class Poster:
         self._now_ms = now_ms
         self._rng = rng
         self._rules = rules
+        self._known: Known | None = None
         self._thread = trio.CapacityLimiter(1)  # commits are one after another by design
         self._ahead_thread = trio.CapacityLimiter(1)  # and looks one batch ahead
 
@@ -178,14 +179,19 @@ class Poster:
         changes = decided.changes
         started = time.perf_counter()
         if changes is not None:
+            known, self._known = self._known, None  # a commit that fails leaves nothing that is known
             self._books.commit(changes)
+            self._known = known_after(known, changes)
         head = decided.plan.facts.head if changes is None else changes.after
         return Committed(decided.plan, head, decided.duration_s + time.perf_counter() - started)
 
     def decide(self, batch: Sequence[NodeEvent], before: Changes | None = None) -> Decided:
         """Reads and decides one batch, on top of a commit that is under way; blocks. Errors as `Books.read_facts`."""
         started = time.perf_counter()
-        facts = self._books.read_facts(wanted_by(batch))
+        wanted = wanted_by(batch)
+        if not wanted.opening:
+            wanted.known = self._known if before is None else known_after(self._known, before)
+        facts = self._books.read_facts(wanted)
         if facts.head.fence != self._fence:
             raise LeaseLost(f"the head has fence {facts.head.fence}, ours is {self._fence}")
         if before is not None:
@@ -201,7 +207,7 @@ class Poster:
         self._board.publish(
             cursors=cursors,
             sequence=committed.head.sequence,
-            chain=committed.plan.moved_to,
+            chain=committed.plan.chain_cursor(),
             chain_events=sum(isinstance(event, ChainEvent) for event in batch),
         )
         self._metrics.committed(events=len(batch), duration_s=committed.duration_s)

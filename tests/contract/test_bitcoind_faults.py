@@ -116,7 +116,7 @@ class TestRealNodes:
         file = tmp_path / "password"
         file.write_text(PASSWORD)
         node = BitcoindNode(name="bitcoind", rpc_url=bitcoind.rpc_url, rpc_user="narrow", rpc_password_file=file)
-        with pytest.raises(Unavailable, match=r"forbids this call: look at its rpcwhitelist .*getrawmempool"):
+        with pytest.raises(Unavailable, match=r"forbids this call: look at its rpcwhitelist .*getmempoolinfo"):
             node.mempool()
         node.close()
 

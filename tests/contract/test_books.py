@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from daemon.domain.accounts import LIGHTNING, OPENING, ROUNDING, SUSPENSE, wallet_account
-from daemon.domain.books import Changes, Facts, Gap, Head, KeyRecord, Wanted
+from daemon.domain.books import Changes, Facts, Gap, Head, KeyRecord, Known, Wanted
 from daemon.domain.cursors import LndCursor
 from daemon.domain.errors import Conflict, InvariantViolation, LeaseLost
 from daemon.domain.identifiers import lightning_key
@@ -265,6 +265,20 @@ def test_the_opening_is_booked_once(store: Database) -> None:
     assert (store.balance(LIGHTNING), store.balance(OPENING)) == (-1_234, 1_234)
     again = store.decided(opening(NODE, 9_999_999))
     assert (again.entries, again.keys) == ([], [])
+
+
+def test_what_is_known_is_not_read(opened: Database) -> None:
+    """The head and the cursors of the caller count, right or wrong; the rest is read, other cursors, too."""
+    store = opened
+    store.post(opening(OTHER_NODE))
+    store.post(settled("a", 1, 1_000))
+    read = store.books.read_facts(ALL)
+    known = Known(head=Head(fence=7), cursors={NODE: replace(read.cursors[NODE], settle_index=99)})
+    assert store.books.read_facts(replace(ALL, known=known)) == replace(
+        read, head=known.head, cursors={**known.cursors, OTHER_NODE: read.cursors[OTHER_NODE]}
+    )
+    nothing = store.books.read_facts(Wanted(known=known))
+    assert (nothing.head, nothing.cursors, nothing.booked) == (known.head, known.cursors, set())
 
 
 def test_an_old_fence_cannot_commit(opened: Database) -> None:

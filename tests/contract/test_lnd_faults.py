@@ -20,6 +20,7 @@ from daemon.domain.errors import NodeRefused, Unavailable
 from daemon.domain.identifiers import PaymentHash
 from daemon.domain.node_events import InvoiceSettled
 from daemon.domain.ports import NewInvoice
+from tests.simulated_lnd.node import Ending, Stream
 from tests.simulated_lnd.server import SimulatedLnd
 
 
@@ -106,6 +107,22 @@ async def test_a_stream_of_a_locked_lnd_is_not_entered(lnd: SimulatedLnd, node: 
     lnd.node.fault = "wallet locked, unlock it to enable full RPC access"
     with pytest.raises(Unavailable, match="unlock it"):
         async with node.settlements(after_settle_index=0):
+            pytest.fail("entered")
+
+
+async def test_a_stream_that_lnd_refuses_is_not_entered(
+    lnd: SimulatedLnd, node: LndNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A macaroon may allow GetInfo and not the stream."""
+
+    def refuse(settle_index: int) -> Stream:
+        stream = Stream(settle_index)
+        stream.waiting.put(Ending("permission denied"))
+        return stream
+
+    monkeypatch.setattr(lnd.node, "subscribe", refuse)
+    with pytest.raises(Unavailable, match="its permissions do not cover this call"):
+        async with node.settlements(after_settle_index=1):
             pytest.fail("entered")
 
 

@@ -38,6 +38,16 @@ def test_owners_of_a_blocks_scripts(store: Database) -> None:
     assert store.scripts.owners([]) == []
 
 
+def test_scripts_that_nobody_watches_do_not_come_out(store: Database) -> None:
+    """None of 5,000, whoever else is watched; the empty one and those that carry data neither."""
+    wallet = store.new_wallet()
+    for index in range(20):
+        store.addresses.give(wallet.wallet_id, derived(index), key_id=KEY)
+    strangers = [script_of(f"bcrt1stranger{n}") for n in range(5_000)]
+    assert store.scripts.owners(strangers) == []
+    assert store.scripts.owners([b"", b"\x6a", b"\x6a" + derived(0).script, derived(0).script + b"\x00"]) == []
+
+
 def test_addresses_of_other_programs_are_learnt_once(store: Database) -> None:
     """A sweep in pages finds all; they are to be scanned until they were; the next sweep finds nothing new."""
     wallets = [store.new_wallet(f"w{n}") for n in range(5)]

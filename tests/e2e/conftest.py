@@ -69,6 +69,7 @@ def chain(stack: Stack, tmp_path: Path, request: pytest.FixtureRequest) -> Itera
         bank.open()
         yield bank
         bank.check_books()
+        bank.bank.command("verify")
     finally:
         bank.close()
 
@@ -81,6 +82,7 @@ def _module_chain(
     try:
         bank.open()
         yield bank
+        bank.bank.command("verify")  # it takes a second, and covers all that the module's tests have booked
     finally:
         bank.close()
 

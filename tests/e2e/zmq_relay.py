@@ -6,7 +6,7 @@ import socket
 import threading
 import time
 from contextlib import suppress
-from typing import BinaryIO, Final
+from typing import Final
 
 from regtest.process import take_port
 
@@ -15,7 +15,7 @@ GREETING_BYTES: Final = 64
 
 _MORE, _LONG, _COMMAND = 1, 2, 4
 _AWAY_S: Final = 0.05
-"""Before a subscriber is turned away whose publisher is not there: it tries again at once, a thousand times a second."""
+"""Before a subscriber is turned away whose publisher is not there: it would try again a thousand times a second."""
 
 
 class ZmqRelay:
@@ -114,7 +114,7 @@ class ZmqRelay:
         return loses
 
 
-def _message(raw: BinaryIO) -> tuple[bytes, bool]:
+def _message(raw: socket.SocketIO) -> tuple[bytes, bool]:
     """All frames of the next message as they came, and whether it is a command of ZMTP's own."""
     parts = b""
     while True:
@@ -125,7 +125,7 @@ def _message(raw: BinaryIO) -> tuple[bytes, bool]:
             return parts, bool(flags[0] & _COMMAND)
 
 
-def _exactly(raw: BinaryIO, count: int) -> bytes:
+def _exactly(raw: socket.SocketIO, count: int) -> bytes:
     parts = b""
     while len(parts) < count:
         part = raw.read(count - len(parts))

@@ -1,1 +1,1 @@
-"""The daemon against a simulated world, from one seed: `python -m tests.simulation SEED [HOW_MANY]`."""
+"""The daemon against a simulated world, from one seed: `python -m tests.simulation [chain] SEED [HOW_MANY]`."""

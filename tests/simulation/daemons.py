@@ -14,7 +14,10 @@ from daemon.domain.errors import LeaseLost
 from daemon.domain.identifiers import JournalId
 from daemon.domain.money import Price
 from daemon.domain.node_events import ForeignJournalFound, NodeEvent
-from daemon.domain.status import NodeStatus
+from daemon.domain.ports import ChainNode
+from daemon.domain.status import ChainStatus, NodeStatus
+from daemon.ingest.chain import ChainFollower, ChainLimits
+from daemon.ingest.clock import Clock
 from daemon.ingest.journals import JournalFinder
 from daemon.ingest.lightning import LightningFollower
 from daemon.ingest.open_invoices import OpenInvoiceSweep
@@ -65,6 +68,7 @@ class Host:
     nodes: Sequence[MemoryLightningNode]
     now_s: Callable[[], float]
     rng: random.Random
+    chain: ChainNode | None = None
     lives: int = 0
 
     async def run(self) -> None:
@@ -128,3 +132,22 @@ class Host:
             supervise(follower.run, f"follow {node.name}")
             supervise(sweep.run, f"open invoices of {node.name}")
         supervise(finder.run, "journals")
+        if self.chain is not None:
+            supervise(self._chain_follower(self.chain, board, inbox).run, "chain")
+
+    def _chain_follower(
+        self, chain: ChainNode, board: Board, inbox: trio.MemorySendChannel[Sequence[NodeEvent]]
+    ) -> ChainFollower:
+        return ChainFollower(
+            node=chain,
+            network="regtest",
+            deposits=self.store.deposits,
+            scripts=self.store.scripts,
+            board=board,
+            inbox=inbox,
+            status=ChainStatus(),
+            metrics=SilentMetrics(),
+            limits=ChainLimits(foreign_addresses=True),
+            clock=Clock(now_ms=lambda: int(self.now_s() * 1000)),
+            pace=PACE,
+        )

@@ -49,13 +49,19 @@ class Report:
 def simulate(seed: int, swarm: Swarm | None = None) -> Report:
     """Runs one seed; raises AssertionError, in an exception group, where the books are not as they must be."""
     rng = random.Random(seed)
-    world = _World(swarm or Swarm.draw(rng), rng)
+    return run_world(seed, World(swarm or Swarm.draw(rng), rng))
+
+
+def run_world(seed: int, world: World) -> Report:
+    """Runs a world with the scheduling of its seed."""
     with deterministic_scheduling(seed), inline_threads(world.latency):
         trio.run(world.run, clock=MockClock(autojump_threshold=0))
     return world.report()
 
 
-class _World:
+class World:
+    """Payments over Lightning, and all that goes wrong around them."""
+
     def __init__(self, swarm: Swarm, rng: random.Random) -> None:
         self.swarm = swarm
         self.rng = rng
@@ -123,9 +129,7 @@ class _World:
         ]
         for _ in range(self.swarm.old_payments):
             self.pay(late=False)
-        self.hosts = [
-            Host(f"host{n}", self.store, self.nodes, self.now_s, random.Random(self.rng.random())) for n in range(2)
-        ]
+        self.hosts = [self.host(f"host{n}") for n in range(2)]
         async with trio.open_nursery() as nursery:
             for host in self.hosts:
                 nursery.start_soon(host.run)
@@ -137,6 +141,10 @@ class _World:
             await self.until(self.has_converged, CONVERGED_S)
             self.check_final()
             nursery.cancel_scope.cancel()
+
+    def host(self, name: str) -> Host:
+        """A leader or a standby."""
+        return Host(name, self.store, self.nodes, self.now_s, random.Random(self.rng.random()))
 
     async def live(self) -> None:
         async with trio.open_nursery() as late_documents:

@@ -39,10 +39,15 @@ class HeaderInfo:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MempoolSnapshot:
-    """All txids in the mempool, and the number that the next change will have in the sequence topic."""
+    """All txids in the mempool, and the number that the next change will have in the sequence topic.
+
+    A node that was just started still reads its mempool back from its disk: until it is done, `is_complete` is
+    false, and that a tx is missing says nothing.
+    """
 
     txids: frozenset[Txid]
     next_sequence: int
+    is_complete: bool = True
 
 
 class TxAdded(str):
@@ -177,7 +182,8 @@ class Scripts(Protocol):
     """The scriptPubKeys that pay wallets (`teller_scripts`)."""
 
     def owners(self, scripts: Collection[bytes]) -> Sequence[WatchedScript]:
-        """Those of these scripts that pay a wallet: one indexed query, whatever the number of scripts watched."""
+        """Those of these scripts that pay a wallet, every one whose address was given or learnt before the call;
+        at the same cost whatever the number of scripts watched."""
         ...
 
     def unscanned(self, *, limit: int) -> Sequence[WatchedScript]:

@@ -14,7 +14,7 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 
 from adapters.memory import CommitFault, MemoryStore
 from daemon.domain.accounts import LIGHTNING, SUSPENSE
-from daemon.domain.books import Changes, Facts, Wanted
+from daemon.domain.books import Changes, Facts, Known, Wanted
 from daemon.domain.cursors import LndCursor
 from daemon.domain.errors import Conflict, InvariantViolation, LeaseLost
 from daemon.domain.money import Price
@@ -23,7 +23,7 @@ from daemon.domain.outcomes import DepositsChanged
 from daemon.domain.ports import Books
 from daemon.posting.board import Board
 from daemon.posting.poster import INBOX_BATCHES, MAX_BATCH, MAX_CONFLICTS, Poster
-from tests.samples import MORNING_MS, NODE, settled
+from tests.samples import MORNING_MS, NODE, block_at, chain_moved, connected, output, seen, settled
 
 OPENED = NodeOpened(
     pubkey=NODE, name="lnd1", funds_msat=0, through_index=0, checkpoint_hash=None, opened_at_ms=MORNING_MS
@@ -202,6 +202,26 @@ async def test_the_board_shows_what_was_committed(desk: Desk) -> None:
     assert desk.board.sequence == desk.store.ledger.head().sequence == 4
 
 
+async def test_the_board_counts_chain_events_once(desk: Desk, autojump_clock: MockClock) -> None:
+    """Whatever its commit went through, an event is counted when it is in the books, and Lightning's never."""
+    block = block_at(1)
+    begun = chain_moved(None, connected(block))
+    desk.store.faults.plan(CommitFault.REPLY_LOST, CommitFault.UNAVAILABLE, CommitFault.CONFLICT)
+    desk.store.faults.at_step = lambda step: counted.append(desk.board.chain_events) if step == "committed" else None
+    counted: list[int] = []
+    await desk.post([begun, seen(output("a")), *payments(1, 2)], [seen(output("b"))])
+    assert desk.board.chain_events == 3
+    assert counted == [0] * len(counted), "counted before it was in the books"
+    assert desk.board.chain is not None
+    assert desk.board.chain.block == block
+
+
+async def test_what_became_of_deposits_is_counted(desk: Desk) -> None:
+    """Each chain event's changes reach the metrics."""
+    await desk.post([chain_moved(None, connected(block_at(1)))], [seen(output("a"), output("b"))])
+    assert [changed.detected for changed in desk.counts.deposits] == [0, 2]
+
+
 async def test_a_repeat_writes_nothing(desk: Desk) -> None:
     """Events whose keys exist need no commit; they are counted as posted already."""
     steps: list[str] = []
@@ -354,10 +374,12 @@ class Counted:
 
     books: Books
     steps: list[str] = field(default_factory=list)
+    known: list[Known | None] = field(default_factory=list)
 
     def read_facts(self, wanted: Wanted) -> Facts:
         """The store's."""
         self.steps.append("read")
+        self.known.append(wanted.known)
         return self.books.read_facts(wanted)
 
     def commit(self, changes: Changes) -> None:
@@ -367,6 +389,37 @@ class Counted:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.books, name)
+
+
+async def test_the_head_is_read_once(desk: Desk) -> None:
+    """What its own commit left, the next batch need not read: neither the head nor the node's cursor.
+
+    The opening was the first in the feed.
+    """
+    books = Counted(desk.store.books)
+    poster = desk.poster(books)
+    for index in (1, 2, 3):
+        poster.commit(payments(index, index))
+    first, *others = books.known
+    assert first is None
+    assert [known and (known.head.sequence, known.cursors[NODE].settle_index) for known in others] == [(2, 1), (3, 2)]
+    poster.commit([OPENED])
+    assert books.known[-1] is None, "an opening is decided on all cursors"
+
+
+async def test_the_head_is_read_again_after_a_failed_commit(desk: Desk, autojump_clock: MockClock) -> None:
+    """Whoever posted in between: the batch is decided on what the store has."""
+    books = Counted(desk.store.books)
+    send, receive = trio.open_memory_channel[Sequence[NodeEvent]](INBOX_BATCHES)
+    poster = desk.poster(books)
+    poster.commit(payments(1, 1))
+    desk.poster(desk.store.books).commit(payments(2, 2))
+    send.send_nowait(payments(3, 3))
+    send.close()
+    await poster.run(receive)
+    assert [known and known.head.sequence for known in books.known] == [None, 2, None]
+    assert desk.counts.retries == ["conflict"]
+    assert desk.suspense_sat() == 3
 
 
 async def test_a_full_batch_that_waits_is_read_once(desk: Desk) -> None:

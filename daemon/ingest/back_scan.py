@@ -52,6 +52,7 @@ class BackScan:
         while waiting := await self.calls.run(self.scripts.unscanned, limit=MAX_SCRIPTS):
             watched = {one.script: one for one in waiting}
             log.info("backscan.begin", scripts=len(watched), from_height=cursor.height, blocks=self.blocks)
+            await self._scan_blocks(cursor, watched)
             await self._scan_mempool(watched)
             await self.handover.posted()
             await self.calls.run(self.scripts.mark_scanned, list(watched))

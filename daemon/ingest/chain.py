@@ -116,6 +116,7 @@ class ChainFollower:
         # A connection that broke may have left events on their way: the books are asked when they have arrived.
         await self._handover.posted()
         info = await self._wait_downloaded()
+        await self._calls.run(self.scripts.owners, ())  # what it keeps of them in memory is read now, once
         cursor = await self._calls.run(self.deposits.cursor) or await self._begin(info)
         if cursor.genesis != info.genesis:
             raise Misconfigured(

@@ -189,7 +189,8 @@ class Poster:
         """Reads and decides one batch, on top of a commit that is under way; blocks. Errors as `Books.read_facts`."""
         started = time.perf_counter()
         wanted = wanted_by(batch)
-        if not wanted.opening:
+        # A move must begin at the books' cursor: a head that another leader has raised must be seen before it.
+        if not (wanted.opening or wanted.chain):
             wanted.known = self._known if before is None else known_after(self._known, before)
         facts = self._books.read_facts(wanted)
         if facts.head.fence != self._fence:

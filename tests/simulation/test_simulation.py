@@ -22,6 +22,9 @@ from tests.simulation.swarm import Swarm
 
 SEEDS = range(40)
 CHAIN_SEEDS = range(12)
+CHAIN_FAILED_ONCE = (
+    300,  # a replaced leader decided on the head that it remembered and on the new leader's chain cursor
+)
 FAILED_ONCE = (
     1591,  # the lease is lost while a follower waits for room in the inbox: it must be cancelled, not broken
     1602,
@@ -45,7 +48,7 @@ def test_a_world_of_faults_ends_in_the_right_books(seed: int) -> None:
     assert report.commits > 0
 
 
-@pytest.mark.parametrize("seed", CHAIN_SEEDS)
+@pytest.mark.parametrize("seed", [*CHAIN_SEEDS, *CHAIN_FAILED_ONCE])
 def test_a_world_with_a_chain_ends_in_a_fold_over_it(seed: int) -> None:
     """Reorgs, replacements, crashes of bitcoind and of the daemon: after every commit the deposits are what the
     journals say, and in the end what the final chain and the mempool say."""
@@ -70,8 +73,8 @@ def test_the_seeds_have_faults_in_them() -> None:
 
 def test_the_chain_seeds_have_everything_in_them() -> None:
     """A chain on which nothing goes wrong would prove nothing: each kind of event and of step comes up."""
-    worlds = [chain_world(seed) for seed in (2, 3, 5, 8)]
-    for seed, world in zip((2, 3, 5, 8), worlds, strict=True):
+    worlds = [chain_world(seed) for seed in (0, 2, 3, 5, 8)]
+    for seed, world in zip((0, 2, 3, 5, 8), worlds, strict=True):
         run_world(seed, world)
     happened = set().union(*(world.happened for world in worlds))
     assert happened >= {"mine", "replace", "evict", "double spend", "late script", "reorganise", "crash", "away"}

@@ -50,6 +50,7 @@ listen = "127.0.0.1:9464"
 def folder(tmp_path: Path) -> Path:
     """A folder with the files that the configuration names."""
     (tmp_path / "tls.cert").write_text("cert")
+    (tmp_path / "tls.key").write_text("key")
     (tmp_path / "tellerd.macaroon").write_bytes(b"macaroon")
     return tmp_path
 
@@ -205,8 +206,12 @@ def test_what_is_wrong_is_one_line_with_key_value_and_remedy(folder: Path, old: 
 @pytest.mark.parametrize(
     ("section", "said"),
     [
-        ('[api]\nlisten = "0.0.0.0:50051"', "api.listen: '0.0.0.0:50051' cannot be used: the API has neither TLS"),
-        ('[api]\nlisten = "example.com:1"', "listens on loopback only"),
+        ('[api]\nlisten = "0.0.0.0:50051"', "api: listen 0.0.0.0:50051 can be reached from other machines"),
+        ('[api]\ntls_cert_file = "tls.cert"', "api: give both tls_cert_file and tls_key_file, or neither"),
+        ('[api]\ntls_key_file = "tls.key"', "api: give both tls_cert_file and tls_key_file, or neither"),
+        ('[api]\nclient_ca_file = "tls.cert"', "api: client_ca_file is for TLS: give tls_cert_file and tls_key_file"),
+        ('[api]\ntls_cert_file = "gone.cert"', "no file at "),
+        ('[api]\nkeys = "yes"', "api.keys: 'yes' cannot be used: give true or false"),
         ("[api]\nmax_streams = 33", "api.max_streams: 33 cannot be used: "),
         ("[api]\nmax_streams = 1.5", "api.max_streams: 1.5 cannot be used: "),
         ('[posting]\nlease_ttl_s = "5"', "posting.lease_ttl_s: '5' cannot be used: give a number"),
@@ -226,6 +231,43 @@ def test_what_is_wrong_is_one_line_with_key_value_and_remedy(folder: Path, old: 
 def test_what_is_wrong_in_a_section_names_it(folder: Path, section: str, said: str) -> None:
     """Bounds, choices, and keys that need each other."""
     assert said in error(folder, SMALLEST + section)
+
+
+TLS = 'tls_cert_file = "tls.cert"\ntls_key_file = "tls.key"\n'
+KEYS = "keys = true\n"
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "[::]", "10.0.0.1", "example.com"])
+@pytest.mark.parametrize(
+    ("given", "missing"),
+    [
+        ("", "set tls_cert_file, tls_key_file, keys = true, or listen"),
+        (KEYS, "set tls_cert_file, tls_key_file, or listen"),
+        (TLS, "set keys = true, or listen"),
+        (TLS + 'client_ca_file = "tls.cert"\n', "set keys = true, or listen"),
+    ],
+)
+def test_off_loopback_the_api_needs_tls_and_keys(folder: Path, host: str, given: str, missing: str) -> None:
+    """One line that names what is missing, and with both it is accepted."""
+    listen = f'[api]\nlisten = "{host}:50051"\n'
+    assert error(folder, SMALLEST + listen + given).endswith(f'{missing} = "127.0.0.1:50051"')
+    api = load(folder, SMALLEST + listen + TLS + KEYS).api
+    assert not api.listen.is_loopback
+    assert (api.tls_cert_file, api.tls_key_file, api.keys) == (folder / "tls.cert", folder / "tls.key", True)
+
+
+@pytest.mark.parametrize("given", ["", TLS, KEYS, TLS + KEYS])
+def test_on_loopback_either_may_be_left_out(folder: Path, given: str) -> None:
+    """Only this machine can reach it."""
+    api = load(folder, f"{SMALLEST}[api]\n{given}").api
+    assert (api.tls_cert_file is not None, api.keys) == (TLS in given, KEYS in given)
+
+
+def test_the_environment_cannot_open_it_either(folder: Path) -> None:
+    """The check is of what is in force, wherever it comes from."""
+    assert "keys = true" in error(folder, f"{SMALLEST}[api]\n{TLS}", TELLERD_API__LISTEN="0.0.0.0:50051")
+    on = load(folder, f"{SMALLEST}[api]\n{TLS}", TELLERD_API__LISTEN="0.0.0.0:50051", TELLERD_API__KEYS="true")
+    assert on.api.keys
 
 
 def test_an_error_in_the_environment_names_the_variable(folder: Path) -> None:

@@ -39,10 +39,13 @@ SECTIONS: dict[str, type[BaseModel]] = {
 }
 
 
+API_FILES = {"tls_cert_file": "api.cert", "tls_key_file": "api.key", "client_ca_file": "clients.cert"}
+
+
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """Where the files are that the example names."""
-    for name in ("tls.cert", "tellerd.macaroon", "mongo.url"):
+    for name in ("tls.cert", "tellerd.macaroon", "mongo.url", *API_FILES.values()):
         (tmp_path / name).write_text("x")
     return tmp_path
 
@@ -84,7 +87,9 @@ def test_what_the_example_shows_as_defaults_are_the_defaults(folder: Path) -> No
         assert other_way in shown
         shown = shown.replace(other_way, "")
     config = load(folder, shown)
-    assert (config.api, config.http, config.posting) == (ApiConfig(), HttpConfig(), PostingConfig())
+    places = {key: folder / name for key, name in API_FILES.items()}
+    assert config.api == ApiConfig().model_copy(update=places)
+    assert (config.http, config.posting) == (HttpConfig(), PostingConfig())
     assert config.deposits == DepositsConfig()
     for section in (config.mongo, config.prices, config.bitcoind):
         assert section is not None

@@ -151,6 +151,7 @@ def open_bank(*, leading: bool = True, preimages: Callable[[], bytes] | None = N
         invoices=store.invoices,
         ledger=store.ledger,
         leases=store.leases,
+        api_keys=store.api_keys,
         store=probe,
         feed=Feed(store.ledger, board, poll_s=0.05),
         nodes=nodes,

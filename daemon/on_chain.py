@@ -93,7 +93,15 @@ def _foreign(config: Config, bitcoind: BitcoindConfig, store: MongoStore) -> For
     return store.foreign_addresses(to_script)
 
 
-def follower(chain: Chain, *, store: MongoStore, board: Board, inbox: Inbox, metrics: Metrics) -> ChainFollower:
+def follower(
+    chain: Chain,
+    *,
+    store: MongoStore,
+    board: Board,
+    inbox: Inbox,
+    metrics: Metrics,
+    finder: ForeignAddressFinder | None,
+) -> ChainFollower:
     """The follower of one turn as leader."""
     return ChainFollower(
         node=chain.node,
@@ -105,6 +113,7 @@ def follower(chain: Chain, *, store: MongoStore, board: Board, inbox: Inbox, met
         status=chain.status,
         metrics=metrics,
         limits=chain.limits,
+        addresses_known=None if finder is None else finder.known,
     )
 
 

@@ -34,6 +34,7 @@ def chain_cursor_of(cursor: ChainCursor, committed_at_ms: int) -> Document:
         "_id": f"{_CURSOR_PREFIX}{cursor.genesis}",
         "height": cursor.block.height,
         "hash": cursor.block.hash,
+        "recent": list(cursor.recent),
         "updated_at": DatetimeMS(committed_at_ms),
     }
 
@@ -43,6 +44,7 @@ def chain_cursor_from(document: Document) -> ChainCursor:
     return ChainCursor(
         genesis=BlockHash(document["_id"].removeprefix(_CURSOR_PREFIX)),
         block=BlockRef(height=document["height"], hash=BlockHash(document["hash"])),
+        recent=tuple(map(BlockHash, document["recent"])),
     )
 
 

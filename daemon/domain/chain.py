@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Final
 
@@ -20,12 +21,27 @@ class BlockRef:
     hash: BlockHash
 
 
+MAX_RECENT: Final = 100
+"""Blocks below the cursor's whose hashes are kept: 7 kB in its document, and more than any reorg there ever was."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChainCursor:
-    """The last block that is in the books, with everything before it. `genesis` says of which chain."""
+    """The last block that is in the books, with everything before it. `genesis` says of which chain.
+
+    `recent` are the hashes of the blocks below it, the nearest first: with them the fork is found even where the
+    node has forgotten our branch (killed before it was flushed, or another node at the same address).
+    """
 
     genesis: BlockHash
     block: BlockRef
+    recent: tuple[BlockHash, ...] = field(default=(), compare=False)
+
+    def moved(self, to: BlockRef, *, disconnected: int, connected: Sequence[BlockRef]) -> ChainCursor:
+        """The cursor at `to`: some blocks back, and then on over these."""
+        below = (self.block.hash, *self.recent)[disconnected:]
+        branch = (*(block.hash for block in reversed(connected)), *below)
+        return replace(self, block=to, recent=branch[1 : MAX_RECENT + 1])
 
 
 class DepositState(StrEnum):

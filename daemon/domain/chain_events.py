@@ -79,7 +79,7 @@ class GoneTx:
     """A tx that is neither in the chain nor in the mempool.
 
     `reason` is "replaced" (a tx in the mempool spends one of its inputs: `replaced_by`), "double_spent" (the
-    chain does) or "evicted" (nobody does: it may come back).
+    chain does), "evicted" (nobody does: it may come back) or "coinbase_lost" (its block was all it had).
     """
 
     txid: Txid

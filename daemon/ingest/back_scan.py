@@ -11,7 +11,6 @@ from typing import Final
 
 import structlog
 
-from daemon.domain.blocks import parse_tx
 from daemon.domain.chain import BlockRef
 from daemon.domain.chain_events import OutputsFound, OutputsSeen, WatchedOutput
 from daemon.domain.errors import BlockPruned
@@ -20,7 +19,7 @@ from daemon.domain.ports import ChainNode, Scripts, WatchedScript
 from daemon.ingest.chain_calls import ChainCalls
 from daemon.ingest.chain_handover import ChainHandover
 from daemon.ingest.clock import Clock
-from daemon.ingest.scanned_blocks import connect, scanned_block, watched_output
+from daemon.ingest.scanned_blocks import connect, mempool_tx, scanned_block, watched_output
 
 MAX_SCRIPTS: Final = 10_000
 """Looked for at once, in memory: 2 MB."""
@@ -89,6 +88,6 @@ class BackScan:
                 await self.handover.tell([OutputsSeen(outputs=tuple(outputs), seen_at_ms=self.clock.now_ms())])
 
     def _matched(self, txids: Sequence[Txid], watched: Mapping[bytes, WatchedScript]) -> list[WatchedOutput]:
-        raws = (self.node.mempool_tx(txid) for txid in txids)
-        outputs = (output for raw in raws if raw is not None for output in parse_tx(raw).outputs)
+        txs = (tx for txid in txids if (tx := mempool_tx(self.node, txid)) is not None)
+        outputs = (output for tx in txs for output in tx.outputs)
         return [watched_output(output, watched[output.script]) for output in outputs if output.script in watched]

@@ -10,7 +10,8 @@ round is made by polling.
 | in the best chain | the following blocks are connected |
 | in another branch | back to the fork, block by block; then the new branch |
 | in a branch above the tip, not invalid | waited out: the node came back from a crash and is still loading |
-| unknown | the same |
+| unknown, the tip is lower | the same |
+| unknown, the tip is as high | back to the fork by the hashes that the books keep |
 """
 
 from __future__ import annotations
@@ -73,6 +74,8 @@ class ChainFollower:
     status: ChainStatus
     metrics: Metrics
     limits: ChainLimits
+    addresses_known: trio.Event | None = None
+    """Set when all addresses that other programs wrote so far are known; None where they do not count."""
     clock: Clock = field(default_factory=Clock)
     pace: Pace = field(default_factory=Pace)
     _calls: ChainCalls = field(default_factory=ChainCalls)
@@ -116,6 +119,9 @@ class ChainFollower:
         # A connection that broke may have left events on their way: the books are asked when they have arrived.
         await self._handover.posted()
         info = await self._wait_downloaded()
+        if self.addresses_known is not None:
+            self.status.state = "waiting for the addresses of other programs"
+            await self.addresses_known.wait()
         await self._calls.run(self.scripts.owners, ())  # what it keeps of them in memory is read now, once
         cursor = await self._calls.run(self.deposits.cursor) or await self._begin(info)
         if cursor.genesis != info.genesis:
@@ -229,6 +235,7 @@ class _Rounds:
             handover=own._handover,
             clock=own.clock,
             owners=own.scripts.owners,
+            stored_cursor=own.deposits.cursor,
             status=own.status,
             max_reorg_depth=own.limits.max_reorg_depth,
             pace=own.pace,

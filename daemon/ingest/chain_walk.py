@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -49,6 +50,7 @@ class ChainWalk:
     handover: ChainHandover
     clock: Clock
     owners: Owners
+    stored_cursor: Callable[[], ChainCursor | None]
     status: ChainStatus
     max_reorg_depth: int
     pace: Pace
@@ -67,11 +69,13 @@ class ChainWalk:
         if tip == cursor.block:
             self._progress.end()
             return None
-        header = await self._header(cursor.block.hash)
-        if not header.in_best_chain:
-            await self._refuse_while_loading(cursor.block, tip)
-            return await self._disconnect(cursor, header)
-        return await self._connect(cursor, tip)
+        header = await self.calls.run(self.node.header, cursor.block.hash)
+        if header is not None and header.in_best_chain:
+            return await self._connect(cursor, tip)
+        await self._refuse_while_loading(cursor.block, tip)
+        lost, fork = await (self._branch_above_fork(header) if header is not None else self._forgotten_branch(cursor))
+        log.warning("chain.reorg", depth=len(lost), fork=fork.height, lost=cursor.block.hash)
+        return await self._tell(cursor, fork=fork, disconnected=tuple(lost), connected=())
 
     async def _header(self, block_hash: BlockHash) -> HeaderInfo:
         header = await self.calls.run(self.node.header, block_hash)
@@ -88,18 +92,36 @@ class ChainWalk:
                 "it is still loading what it had"
             )
 
-    async def _disconnect(self, cursor: ChainCursor, header: HeaderInfo) -> ChainCursor:
-        lost = [cursor.block]
+    async def _branch_above_fork(self, header: HeaderInfo) -> tuple[list[BlockRef], BlockRef]:
+        """The blocks that the best chain has left, the newest first, and the one where it did."""
+        lost = [header.block]
         while not (header := await self._header(_previous(header))).in_best_chain:
             lost.append(header.block)
-            if len(lost) > self.max_reorg_depth:
-                raise ReorgTooDeep(
-                    f"the chain left a branch of more than {self.max_reorg_depth} blocks, from {cursor.block.height} "
-                    "down: look at bitcoind, then raise bitcoind.max_reorg_depth and start tellerd again"
-                )
-        fork = header.block
-        log.warning("chain.reorg", depth=len(lost), fork=fork.height, lost=cursor.block.hash)
-        return await self._tell(cursor, fork=fork, disconnected=tuple(lost), connected=())
+            self._refuse_too_deep(lost)
+        return lost, header.block
+
+    async def _forgotten_branch(self, cursor: ChainCursor) -> tuple[list[BlockRef], BlockRef]:
+        """The same where the node does not know our newest block, although its chain is as high: it was killed
+        before it had kept the block, and the world has gone on without it. The books know the hashes below."""
+        await self.handover.posted()
+        stored = await self.calls.run(self.stored_cursor)
+        lost = [cursor.block]
+        for block_hash in stored.recent if stored is not None else ():
+            block = BlockRef(height=cursor.block.height - len(lost), hash=block_hash)
+            if await self.calls.run(self.node.block_hash_at, block.height) == block_hash:
+                return lost, block
+            lost.append(block)
+            self._refuse_too_deep(lost)
+        raise ReorgTooDeep(
+            f"bitcoind knows none of the last {len(lost)} blocks that the books have: is it the right one?"
+        )
+
+    def _refuse_too_deep(self, lost: list[BlockRef]) -> None:
+        if len(lost) > self.max_reorg_depth:
+            raise ReorgTooDeep(
+                f"the chain left a branch of more than {self.max_reorg_depth} blocks, from {lost[0].height} down: "
+                "look at bitcoind, then raise bitcoind.max_reorg_depth and start tellerd again"
+            )
 
     async def _connect(self, cursor: ChainCursor, tip: BlockRef) -> ChainCursor:
         first, last = cursor.block.height + 1, min(tip.height, cursor.block.height + STEP_BLOCKS)

@@ -28,6 +28,8 @@ class ForeignAddressFinder:
 
     addresses: ForeignAddresses
     pace: Pace = field(default_factory=Pace)
+    known: trio.Event = field(default_factory=trio.Event)
+    """Set after the first sweep."""
     _thread: trio.CapacityLimiter = field(init=False)
 
     def __post_init__(self) -> None:
@@ -37,6 +39,7 @@ class ForeignAddressFinder:
         """Finds until the database is unavailable; never returns. Raises Unavailable."""
         while True:
             await self._sweep()
+            self.known.set()
             healthy()
             swept_at = trio.current_time()
             while trio.current_time() - swept_at < self.pace.wallets_s:

@@ -22,7 +22,7 @@ from daemon.domain.ports import ChainHint, ChainNode, Deposits, HintsLost, Mempo
 from daemon.ingest.chain_calls import ChainCalls
 from daemon.ingest.chain_handover import ChainHandover
 from daemon.ingest.clock import Clock
-from daemon.ingest.scanned_blocks import Owners, watched_output
+from daemon.ingest.scanned_blocks import Owners, mempool_tx, watched_output
 
 CHUNK: Final = 250
 """Txs asked for, and matched with one query, at once: some 0.2 s of one thread."""
@@ -132,8 +132,7 @@ class MempoolWatch:
 
     def _matched(self, txids: Sequence[Txid]) -> tuple[list[Txid], list[WatchedOutput]]:
         """Those of them that are still there, and what they pay to wallets."""
-        raws = (self.node.mempool_tx(txid) for txid in txids)
-        txs = [parse_tx(raw) for raw in raws if raw is not None]
+        txs = [tx for txid in txids if (tx := mempool_tx(self.node, txid)) is not None]
         return [tx.txid for tx in txs], self._match(txs)
 
     def _matched_raw(self, raws: Sequence[bytes]) -> list[WatchedOutput]:

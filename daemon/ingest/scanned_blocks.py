@@ -13,11 +13,11 @@ from typing import Final
 
 import trio
 
-from daemon.domain.blocks import BlockOutput, MalformedBlock, ScannedBlock, scan
+from daemon.domain.blocks import BlockOutput, MalformedBlock, ScannedBlock, Tx, parse_tx, scan
 from daemon.domain.chain import BlockRef
 from daemon.domain.chain_events import ConnectedBlock, WatchedOutput
 from daemon.domain.errors import Unavailable
-from daemon.domain.identifiers import BlockHash, WalletId
+from daemon.domain.identifiers import BlockHash, Txid, WalletId
 from daemon.domain.ports import ChainNode, WatchedScript
 from daemon.ingest.chain_calls import ChainCalls
 
@@ -91,6 +91,15 @@ def scanned_block(node: ChainNode, block_hash: BlockHash) -> ScannedBlock:
     if scanned.header.hash != block_hash:
         raise Unavailable(f"bitcoind gave block {scanned.header.hash} for {block_hash}")
     return scanned
+
+
+def mempool_tx(node: ChainNode, txid: Txid) -> Tx | None:
+    """A tx of the mempool, read; None if it is not there (any more). Unavailable as `scanned_block`."""
+    raw = node.mempool_tx(txid)
+    try:
+        return None if raw is None else parse_tx(raw)
+    except MalformedBlock as problem:
+        raise Unavailable(f"bitcoind: tx {txid}: {problem}") from problem
 
 
 def connect(block: BlockRef, scanned: ScannedBlock, owners: Owners) -> ConnectedBlock:

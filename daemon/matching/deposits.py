@@ -137,12 +137,15 @@ class _Decision:
             return AlreadyPosted(_key_of(event.target.block))
         if (cursor.block if cursor else None) != event.base or (cursor and cursor.genesis != event.genesis):
             raise InvariantViolation(f"a move of the chain begins at {event.base}, the books are at {cursor}")
-        if event.base is not None:
+        target = event.target
+        if cursor is not None:
             lost = {block.hash for block in event.disconnected}
             for deposit in self.plan.deposits_in(lost):
                 self._fall_back(deposit, event.moved_at_ms)
             self._connect(event.connected, event.moved_at_ms)
-        self.plan.move_chain(event.target)
+            connected = [one.block for one in event.connected]
+            target = cursor.moved(target.block, disconnected=len(event.disconnected), connected=connected)
+        self.plan.move_chain(target)
         return self.changed
 
     def found(self, event: OutputsFound) -> Outcome:

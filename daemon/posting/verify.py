@@ -36,7 +36,7 @@ class Report:
 
 
 def verify(audit: Audit) -> Report:
-    """Checks everything; at most `MAX_BREAKS` breaks are named, in the order chain, balances, feed, cursors, deposits."""
+    """Checks everything; names at most `MAX_BREAKS` breaks, in the order chain, balances, feed, cursors, deposits."""
     report = Report()
     ours_sat = _check_chain(audit, report)
     for checked in (
@@ -55,7 +55,7 @@ def verify(audit: Audit) -> Report:
 
 
 def _check_chain(audit: Audit, report: Report) -> dict[str, int]:
-    """Walks the chain and folds the legs; returns what tellerd's own journals did to the accounts of what it follows."""
+    """Walks the chain and folds the legs; returns what tellerd's own journals did to the nodes' accounts."""
     ours_sat = {LIGHTNING: 0, ROUNDING: 0, ON_CHAIN: 0}
     for link in audit.links():
         for problem in _link_breaks(link, report):

@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from daemon.domain.chain import BlockRef, ChainCursor, Deposit, DepositState
-from daemon.domain.identifiers import WalletId, deposit_key, reversal_key, revision_key
+from daemon.domain.chain import MAX_RECENT, BlockRef, ChainCursor, Deposit, DepositState
+from daemon.domain.identifiers import BlockHash, WalletId, deposit_key, reversal_key, revision_key
 from tests.samples import GENESIS, MORNING_MS, block_at, chain_moved, connected, txid_of
 
 DEPOSIT = Deposit(
@@ -71,3 +71,19 @@ def test_a_move_to_nowhere_is_refused() -> None:
     """Neither a block nor a fork: nobody could say where the chain stands."""
     with pytest.raises(ValueError, match="end at"):
         _ = chain_moved(block_at(100)).target
+
+
+def test_a_cursor_keeps_the_hashes_below_it() -> None:
+    """Nearest first, a bounded number, through moves back and on."""
+    blocks = [BlockRef(height=height, hash=BlockHash(f"{height:064x}")) for height in range(1, 150)]
+    cursor = ChainCursor(genesis=BlockHash("0" * 64), block=blocks[0])
+    cursor = cursor.moved(blocks[3], disconnected=0, connected=blocks[1:4])
+    assert [int(one, 16) for one in cursor.recent] == [3, 2, 1]
+    branch = [BlockRef(height=height, hash=BlockHash(f"{1000 + height:064x}")) for height in (3, 4, 5)]
+    cursor = cursor.moved(blocks[1], disconnected=2, connected=())
+    assert (cursor.block, [int(one, 16) for one in cursor.recent]) == (blocks[1], [1])
+    cursor = cursor.moved(branch[-1], disconnected=0, connected=branch)
+    assert [int(one, 16) for one in cursor.recent] == [1004, 1003, 2, 1]
+    cursor = cursor.moved(blocks[-1], disconnected=0, connected=blocks)
+    assert len(cursor.recent) == MAX_RECENT
+    assert cursor.recent[0] == blocks[-2].hash

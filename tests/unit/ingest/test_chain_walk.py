@@ -276,7 +276,7 @@ class TestReorgs:
             teller.chain.crash(forget=3)
             asked = teller.chain.asked["header"]
             await trio.sleep(300)
-            assert "which the books have: waiting for it" in teller.status.last_error
+            assert "still loading what it had" in teller.status.last_error
             assert teller.chain.asked["header"] - asked < 60, "a busy loop"
             teller.chain.return_blocks()
             await teller.live()
@@ -376,3 +376,44 @@ async def test_more_than_a_page_is_credited(autojump_clock: MockClock) -> None:
         await until(lambda: teller.credited_sat == 620 * CREDITED_SAT)
         await trio.sleep(10)
     assert teller.credited_sat == 620 * CREDITED_SAT
+
+
+class TestForgottenBranch:
+    """bitcoind was killed, has lost its newest blocks, and the world has gone on without them."""
+
+    async def test_it_is_left_as_soon_as_the_chain_is_as_high(self, autojump_clock: MockClock) -> None:
+        """Nobody serves those blocks again: the deposit in them is taken back, and credited on the new branch."""
+        teller = ChainTeller()
+        await live_then_down(teller)
+        tx = teller.payment()
+        teller.chain.mine(tx)
+        teller.chain.mine_empty(2)
+        async with teller.follow():
+            await teller.live()
+            assert teller.credited_sat == CREDITED_SAT
+            teller.chain.crash(forget=3)
+            teller.chain.mine_empty(2)  # on top of what is left, still lower than the books
+            await until(lambda: "still loading" in teller.status.last_error)
+            assert teller.credited_sat == CREDITED_SAT
+            teller.chain.mine_empty(1)
+            await until(lambda: teller.is_at_tip)
+            assert teller.credited_sat == 0
+            teller.chain.mine(tx)
+            teller.chain.mine_empty(1)
+            await until(lambda: teller.credited_sat == CREDITED_SAT)
+        deposit = teller.deposit(tx)
+        assert deposit is not None
+        assert deposit.settlements == 2
+
+    async def test_a_node_that_shares_nothing_halts(self, autojump_clock: MockClock) -> None:
+        """None of the hashes that the books keep is in its chain: a person must look."""
+        teller = ChainTeller(blocks=2)
+        await live_then_down(teller)
+        teller.chain.mine_empty(2)
+        async with teller.follow():
+            await teller.live()
+        teller.chain.crash(forget=4)
+        teller.chain.mine_empty(9)
+        async with teller.follow():
+            await until(lambda: teller.status.halted)
+        assert "knows none" in teller.status.last_error

@@ -6,5 +6,6 @@ batches of the size that the path had, and nothing else. Rounds of the two alter
 machine does falls on both.
 
 samples.py makes what is paid, path.py drives the daemon, ceiling.py writes without it, stages.py takes the
-daemon's own steps apart.
+daemon's own steps apart. chain.py is the other half: catching up with blocks that chain_blocks.py makes, beside a
+client that only fetches them.
 """

@@ -1,4 +1,4 @@
-"""`python -m tests.bench`: measures and prints; under four minutes."""
+"""`python -m tests.bench [lightning|chain]`: measures and prints, by default both; each under four minutes."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from typing import Final
 
 from daemon.domain.money import Price
 from regtest.stack import mongod_only
+from tests.bench import chain
 from tests.bench.ceiling import Ceiling
 from tests.bench.path import Round, WholePath
 from tests.bench.stages import stages
@@ -60,9 +61,18 @@ class Level:
 def main() -> None:
     """Runs everything and prints the tables."""
     parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
+    parser.add_argument("part", nargs="?", choices=("lightning", "chain"), help="only this; by default both")
     parser.add_argument("--rounds", type=int, default=ROUNDS)
     parser.add_argument("--level", action="append", help="only the levels whose name begins so")
     arguments = parser.parse_args()
+    if arguments.part != "chain":
+        lightning(arguments)
+    if arguments.part != "lightning":
+        chain.run(arguments.rounds)
+
+
+def lightning(arguments: argparse.Namespace) -> None:
+    """Settlements per second and the time of one."""
     chosen = [one for one in LEVELS if not arguments.level or any(one[0].startswith(n) for n in arguments.level)]
     began = time.monotonic()
     with mongod_only() as mongod, tempfile.TemporaryDirectory(prefix="tellerd-bench-") as folder:

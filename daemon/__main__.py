@@ -1,4 +1,4 @@
-"""`tellerd`: run, init, check, verify. What is wrong is one clear line; exit 2 for a wrong configuration."""
+"""`tellerd`: run, init, check, verify, keys. What is wrong is one clear line; exit 2 for a wrong configuration."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ import trio
 import daemon.logs  # before anything that imports grpc, see there
 from adapters.mongo import MongoStore
 from adapters.mongo.audit import audit_of
-from daemon import __version__, app, check
+from daemon import __version__, app, check, keys_command
 from daemon.config import Config, ConfigError, load_config
-from daemon.domain.errors import BadInput, InvariantViolation, Misconfigured, Unavailable
+from daemon.domain.errors import BadInput, InvariantViolation, Misconfigured, NotFound, Unavailable
 from daemon.posting.verify import verify
 
 EXIT_BROKEN = 1
@@ -38,11 +38,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     daemon.logs.set_up(is_terminal=sys.stderr.isatty())
     try:
         config = load_config(arguments.config, os.environ)
-        sys.exit(_COMMANDS[arguments.command](config))
+        sys.exit(_act(arguments, config))
     except (ConfigError, BadInput) as problem:
         _complain(str(problem))
         sys.exit(EXIT_USAGE)
-    except (InvariantViolation, Misconfigured) as broken:
+    except (InvariantViolation, Misconfigured, NotFound) as broken:
         _complain(str(broken))
         sys.exit(EXIT_BROKEN)
     except Unavailable as outage:
@@ -62,7 +62,17 @@ def _parser() -> argparse.ArgumentParser:
     ):
         command = commands.add_parser(name, help=what, description=what)
         command.add_argument("--config", type=Path, required=True, metavar="FILE", help="TOML, see the README")
+    keys_command.add_to(commands)
     return parser
+
+
+def _act(arguments: argparse.Namespace, config: Config) -> int:
+    if arguments.command == keys_command.NAME:
+        with _store(config) as store:
+            for line in keys_command.act(arguments, store):
+                print(line)
+        return 0
+    return _COMMANDS[arguments.command](config)
 
 
 def _run(config: Config) -> int:

@@ -29,13 +29,14 @@ import structlog
 import trio
 
 from adapters.grpc_api.server import GrpcServer, start_grpc
+from adapters.grpc_api.tls import TlsFiles
 from adapters.lnd.node import LndNode
 from adapters.mongo import MongoStore
 from adapters.prices.fixed import FixedPrice
 from adapters.prices.http_json import HttpJsonPrice
 from adapters.prices.nothing import NoPrice
 from daemon import __version__, on_chain
-from daemon.config import Address, Config, PricesConfig
+from daemon.config import Address, ApiConfig, Config, PricesConfig
 from daemon.domain.errors import InvariantViolation, LeaseLost, Misconfigured, Unavailable
 from daemon.domain.node_events import NodeEvent
 from daemon.domain.status import NodeStatus
@@ -51,6 +52,7 @@ from daemon.serving.api import Api
 from daemon.serving.gate import Gate
 from daemon.serving.heartbeat import Heartbeat
 from daemon.serving.http import HttpServer, start_http
+from daemon.serving.keys import KeyCheck
 from daemon.serving.metrics import PrometheusMetrics
 from daemon.supervision import TaskState, ignore_state, keep_running
 
@@ -106,6 +108,8 @@ async def run(config: Config) -> None:
                 metrics=teller.metrics,
                 on_broken=broken.report,
                 max_streams=config.api.max_streams,
+                tls=_tls(config.api),
+                keys=KeyCheck(teller.store.api_keys) if config.api.keys else None,
             )
             grpc_server = _listening("api.listen", config.api.listen, serve_grpc)
             resources.callback(grpc_server.stop, grace_s=0)
@@ -158,6 +162,7 @@ def _build(config: Config, resources: ExitStack) -> Teller:
             invoices=store.invoices,
             ledger=store.ledger,
             leases=store.leases,
+            api_keys=store.api_keys,
             store=store,
             feed=Feed(store.ledger, board),
             nodes=nodes,
@@ -185,6 +190,12 @@ def _serve_http(teller: Teller) -> HttpServer:
     return start_http(
         teller.api, heartbeat=teller.heartbeat, metrics=teller.metrics, host=listen.host, port=listen.port
     )
+
+
+def _tls(config: ApiConfig) -> TlsFiles | None:
+    if config.tls_cert_file is None or config.tls_key_file is None:
+        return None
+    return TlsFiles(certificate=config.tls_cert_file, key=config.tls_key_file, client_ca=config.client_ca_file)
 
 
 def _listening(key: str, address: Address, start: Callable[[], _Server]) -> _Server:
@@ -301,11 +312,13 @@ def _start_intake(teller: Teller, intake: trio.Nursery, inbox: Inbox) -> None:
 
 
 def _start_chain(teller: Teller, chain: Chain, intake: trio.Nursery, inbox: Inbox) -> None:
-    follower = on_chain.follower(chain, store=teller.store, board=teller.board, inbox=inbox, metrics=teller.metrics)
-    _supervise(teller, intake, follower.run, name="follow bitcoind", on_state=follower.show)
     finder = on_chain.finder(chain)
     if finder is not None:
         _supervise(teller, intake, finder.run, name="addresses of other programs")
+    follower = on_chain.follower(
+        chain, store=teller.store, board=teller.board, inbox=inbox, metrics=teller.metrics, finder=finder
+    )
+    _supervise(teller, intake, follower.run, name="follow bitcoind", on_state=follower.show)
 
 
 def _supervise(

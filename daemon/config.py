@@ -130,15 +130,6 @@ def _address(value: object) -> Address:
     return Address(match["ipv6"] or match["host"], int(match["port"]))
 
 
-def _loopback(address: Address) -> Address:
-    if not address.is_loopback:
-        raise ValueError(
-            "the API has neither TLS nor keys in this version, so it listens on loopback only: "
-            f'give "127.0.0.1:{address.port}"'
-        )
-    return address
-
-
 Flag = Annotated[bool, BeforeValidator(_flag)]
 Number = Annotated[float, BeforeValidator(_number)]
 Whole = Annotated[int, BeforeValidator(_number)]
@@ -299,10 +290,33 @@ class PricesConfig(_Section):
 
 
 class ApiConfig(_Section):
-    """[api]: the gRPC server. `max_streams` stays well below its 48 threads, or streams starve the calls."""
+    """[api]: the gRPC server. `max_streams` stays well below its 48 threads, or streams starve the calls.
 
-    listen: Annotated[Listen, AfterValidator(_loopback)] = Address("127.0.0.1", 50051)
+    With `client_ca_file` clients must show a certificate that is signed by one in it; with `keys` they must give an
+    API key. Off loopback both TLS and keys are needed: money could be taken by whoever reaches the port.
+    """
+
+    listen: Listen = Address("127.0.0.1", 50051)
+    tls_cert_file: ExistingFile | None = None
+    tls_key_file: ExistingFile | None = None
+    client_ca_file: ExistingFile | None = None
+    keys: Flag = False
     max_streams: Annotated[Whole, Field(ge=1, le=32)] = 24
+
+    @model_validator(mode="after")
+    def _is_guarded(self) -> Self:
+        if (self.tls_cert_file is None) != (self.tls_key_file is None):
+            raise ValueError("give both tls_cert_file and tls_key_file, or neither")
+        if self.client_ca_file is not None and self.tls_cert_file is None:
+            raise ValueError("client_ca_file is for TLS: give tls_cert_file and tls_key_file, too")
+        missing = [] if self.tls_cert_file is not None else ["tls_cert_file", "tls_key_file"]
+        missing += [] if self.keys else ["keys = true"]
+        if missing and not self.listen.is_loopback:
+            raise ValueError(
+                f"listen {self.listen} can be reached from other machines, for which the API needs TLS and keys: "
+                f'set {", ".join(missing)}, or listen = "127.0.0.1:{self.listen.port}"'
+            )
+        return self
 
 
 class HttpConfig(_Section):

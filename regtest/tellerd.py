@@ -72,9 +72,9 @@ class Tellerd:
         finally:
             connection.close()
 
-    def client(self) -> "Client":
-        """A client of the API; close it or use it in a `with`."""
-        return Client(self.api)
+    def client(self, *, root_certificate: bytes | None = None, key: str | None = None) -> "Client":
+        """A client of the API; close it or use it in a `with`. See `Client` for TLS and a key."""
+        return Client(self.api, root_certificate=root_certificate, key=key)
 
     def __enter__(self) -> Self:
         self.start()
@@ -94,8 +94,9 @@ class Tellerd:
 class Client:
     """The API's services over one connection, and short forms of the calls that are made most."""
 
-    def __init__(self, api: str) -> None:
-        self._connection = grpc.insecure_channel(api)
+    def __init__(self, api: str, *, root_certificate: bytes | None = None, key: str | None = None) -> None:
+        """With `root_certificate` (PEM) over TLS; `key` is an API key, sent over TLS only."""
+        self._connection = _connect(api, root_certificate, key)
         self.wallets = wallet_pb2_grpc.WalletServiceStub(self._connection)
         self.invoices = invoice_pb2_grpc.InvoiceServiceStub(self._connection)
         self.deposits = deposit_pb2_grpc.DepositServiceStub(self._connection)
@@ -166,3 +167,14 @@ class Client:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _connect(api: str, root_certificate: bytes | None, key: str | None) -> grpc.Channel:
+    if root_certificate is None:
+        if key is not None:
+            raise ValueError("a key is sent over TLS only: give root_certificate, too")
+        return grpc.insecure_channel(api)
+    credentials = grpc.ssl_channel_credentials(root_certificate)
+    if key is not None:
+        credentials = grpc.composite_channel_credentials(credentials, grpc.access_token_call_credentials(key))
+    return grpc.secure_channel(api, credentials)

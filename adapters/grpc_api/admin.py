@@ -7,13 +7,14 @@ from collections.abc import Mapping
 import grpc
 
 from adapters.grpc_api._pb.tellerd.v1 import admin_pb2, admin_pb2_grpc
-from adapters.grpc_api.values import timestamp, timestamp_of_ms
+from adapters.grpc_api.api_keys import api_key_to_proto, scope_from_proto
+from adapters.grpc_api.values import milliseconds, timestamp, timestamp_of_ms
 from daemon.domain.books import GENESIS_HASH
 from daemon.domain.chain import BlockRef
 from daemon.domain.cursors import LndCursor
 from daemon.domain.deposit_terms import ConfirmationPolicy, ConfirmationTier, PolicyChange
 from daemon.domain.status import ChainStatus, HintsState, NodeStatus
-from daemon.serving import policies
+from daemon.serving import keys, policies
 from daemon.serving.api import Api
 from daemon.serving.gate import Role
 from daemon.serving.status import Status, get_status, open_gaps
@@ -67,6 +68,36 @@ class AdminServicer(admin_pb2_grpc.AdminServiceServicer):
             expected_version=request.expected_version if request.HasField("expected_version") else None,
         )
         return admin_pb2.SetConfirmationPolicyResponse(change=policy_change_to_proto(change))
+
+    def CreateApiKey(
+        self, request: admin_pb2.CreateApiKeyRequest, context: grpc.ServicerContext
+    ) -> admin_pb2.CreateApiKeyResponse:
+        """A new key, with its text this once."""
+        key, text = keys.create_api_key(
+            self._api.api_keys,
+            name=request.name,
+            scopes=[scope_from_proto(scope) for scope in request.scopes],
+            expires_at_ms=milliseconds(request.expires_at) if request.HasField("expires_at") else None,
+            now_ms=self._now_ms(),
+        )
+        return admin_pb2.CreateApiKeyResponse(api_key=api_key_to_proto(key), key=text.reveal())
+
+    def ListApiKeys(
+        self, request: admin_pb2.ListApiKeysRequest, context: grpc.ServicerContext
+    ) -> admin_pb2.ListApiKeysResponse:
+        """A page of keys, without secrets."""
+        page, token = keys.list_api_keys(self._api.api_keys, page_size=request.page_size, page_token=request.page_token)
+        return admin_pb2.ListApiKeysResponse(api_keys=[api_key_to_proto(key) for key in page], next_page_token=token)
+
+    def RevokeApiKey(
+        self, request: admin_pb2.RevokeApiKeyRequest, context: grpc.ServicerContext
+    ) -> admin_pb2.RevokeApiKeyResponse:
+        """The end of a key."""
+        key = keys.revoke_api_key(self._api.api_keys, request.key_id, now_ms=self._now_ms())
+        return admin_pb2.RevokeApiKeyResponse(api_key=api_key_to_proto(key))
+
+    def _now_ms(self) -> int:
+        return int(self._api.now().timestamp() * 1000)
 
 
 def status_to_proto(api: Api, status: Status) -> admin_pb2.GetStatusResponse:

@@ -1,10 +1,11 @@
-"""What stands around every call: the gate, the places for streams, error mapping, metrics."""
+"""What stands around every call: keys, the gate, the places for streams, error mapping, metrics."""
 
 from __future__ import annotations
 
 import threading
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any, Protocol
 
 import grpc
@@ -13,12 +14,16 @@ import structlog
 from adapters.grpc_api.status_codes import code_of
 from daemon.domain.errors import InvariantViolation, TellerdError
 from daemon.serving.gate import Gate
+from daemon.serving.keys import KeyCheck
 
 _ALWAYS_ANSWERED = ("/grpc.reflection.", "/tellerd.v1.AdminService/GetStatus")
 """By a standby and while draining, too."""
 
 _HEALTH = "/grpc.health."
-"""Left alone: it holds no thread while it watches, and its answers must not depend on anything."""
+"""Left alone, without a key, too: it holds no thread while it watches, and its answers must not depend on anything."""
+
+RECHECK_S = 0.5
+"""How often a stream's key is looked at again, at most: a row of the feed takes less time than the look."""
 
 log = structlog.get_logger()
 
@@ -40,11 +45,22 @@ class ApiMetrics(Protocol):
 
 
 class Guard(grpc.ServerInterceptor):
-    """Wraps the methods of our services; `on_broken` is told of a broken invariant and ends the process."""
+    """Wraps the methods of our services; `on_broken` is told of a broken invariant and ends the process.
+
+    `keys` is None where callers need none. A caller's key comes before everything else, on the call's own thread:
+    looking it up may wait for the database.
+    """
 
     def __init__(
-        self, *, gate: Gate, metrics: ApiMetrics, max_streams: int, on_broken: Callable[[InvariantViolation], None]
+        self,
+        *,
+        gate: Gate,
+        metrics: ApiMetrics,
+        max_streams: int,
+        on_broken: Callable[[InvariantViolation], None],
+        keys: KeyCheck | None = None,
     ) -> None:
+        self._keys = keys
         self._gate = gate
         self._metrics = metrics
         self._max_streams = max_streams
@@ -77,6 +93,7 @@ class Guard(grpc.ServerInterceptor):
             started = time.perf_counter()
             code, text = grpc.StatusCode.OK, ""
             try:
+                self._check_key(method, context)
                 self._check_gate(method)
                 return behaviour(request, context)
             except Exception as error:  # noqa: BLE001 (told to the caller, and to the process where it matters)
@@ -92,19 +109,24 @@ class Guard(grpc.ServerInterceptor):
         self, method: str, behaviour: Callable[[Any, grpc.ServicerContext], Iterator[Any]]
     ) -> Callable[[Any, grpc.ServicerContext], Iterator[Any]]:
         def stream(request: Any, context: grpc.ServicerContext) -> Iterator[Any]:
-            if not self._places.acquire(blocking=False):
-                code = grpc.StatusCode.RESOURCE_EXHAUSTED
-                self._metrics.call_ended(method=_short(method), code=code.name, duration_s=None)
-                context.abort(code, f"{self._max_streams} streams are open, which is the bound; close one first")
+            refusal = self._refuse_stream(method, context)
+            if refusal is not None:
+                self._metrics.call_ended(method=_short(method), code=refusal[0].name, duration_s=None)
+                context.abort(*refusal)
             self._metrics.stream_opened(_short(method))
             code, text = grpc.StatusCode.CANCELLED, ""  # stays so when the caller goes away
             try:
                 self._check_gate(method)
-                yield from behaviour(request, context)
+                if self._keys is None:
+                    yield from behaviour(request, context)
+                else:
+                    yield from _while_allowed(behaviour, request, context, partial(self._check_key, method, context))
                 if context.is_active():
                     code = grpc.StatusCode.OK
             except Exception as error:  # noqa: BLE001 (as above)
-                code, text = self._explain(method, error)
+                # grpcio's own error while the caller's messages are read: he went away, which is no news.
+                if context.is_active() or not isinstance(error, grpc.RpcError):
+                    code, text = self._explain(method, error)
             finally:
                 self._places.release()
                 self._metrics.stream_ended(_short(method))
@@ -113,6 +135,23 @@ class Guard(grpc.ServerInterceptor):
                 context.abort(code, text)
 
         return stream
+
+    def _refuse_stream(self, method: str, context: grpc.ServicerContext) -> tuple[grpc.StatusCode, str] | None:
+        """Why a stream is not opened; None if it is, and it then holds a place."""
+        try:
+            self._check_key(method, context)
+        except Exception as error:  # noqa: BLE001 (as below)
+            return self._explain(method, error)
+        if not self._places.acquire(blocking=False):
+            text = f"{self._max_streams} streams are open, which is the bound; close one first"
+            return grpc.StatusCode.RESOURCE_EXHAUSTED, text
+        return None
+
+    def _check_key(self, method: str, context: grpc.ServicerContext) -> None:
+        """Raises unless the caller's key allows this method now."""
+        if self._keys is not None:
+            given = [str(value) for name, value in context.invocation_metadata() if name == "authorization"]
+            self._keys.authorise(_short(method), given)
 
     def _check_gate(self, method: str) -> None:
         if not method.startswith(_ALWAYS_ANSWERED):
@@ -127,6 +166,44 @@ class Guard(grpc.ServerInterceptor):
         if isinstance(error, InvariantViolation):
             self._on_broken(error)
         return grpc.StatusCode.INTERNAL, "internal error: the daemon's log has it"
+
+
+def _while_allowed(
+    behaviour: Callable[[Any, Any], Iterator[Any]],
+    request: Any,
+    context: grpc.ServicerContext,
+    check_key: Callable[[], None],
+) -> Iterator[Any]:
+    """A stream's answers as long as its key counts; raises what `check_key` raises."""
+    watched = _WatchedContext(context, check_key)
+    for answer in behaviour(request, watched):
+        watched.check()
+        yield answer
+
+
+class _WatchedContext:
+    """A stream's context. Whoever asks whether the stream is still wanted, as each stream of ours does at least once
+    a second, has its key checked again."""
+
+    def __init__(self, context: grpc.ServicerContext, check_key: Callable[[], None]) -> None:
+        self._context = context
+        self._check_key = check_key
+        self._checked_at_s = time.monotonic()
+
+    def is_active(self) -> bool:
+        """As grpc's; raises what the check of the key raises."""
+        self.check()
+        return self._context.is_active()
+
+    def check(self) -> None:
+        """Looks at the key again if the last look is RECHECK_S ago."""
+        now_s = time.monotonic()
+        if now_s - self._checked_at_s >= RECHECK_S:
+            self._check_key()
+            self._checked_at_s = now_s
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._context, name)
 
 
 def _short(method: str) -> str:

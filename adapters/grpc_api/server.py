@@ -30,9 +30,11 @@ from adapters.grpc_api.events import EventServicer
 from adapters.grpc_api.guard import ApiMetrics, Guard
 from adapters.grpc_api.invoices import InvoiceServicer
 from adapters.grpc_api.ledger import LedgerServicer
+from adapters.grpc_api.tls import ServerCertificate, TlsFiles
 from adapters.grpc_api.wallets import WalletServicer
 from daemon.domain.errors import InvariantViolation
 from daemon.serving.api import Api
+from daemon.serving.keys import KeyCheck
 
 THREADS = 48
 """24 for streams, which hold one each, and 24 for calls: these wait for MongoDB and the nodes most of the
@@ -96,13 +98,19 @@ def start_grpc(
     metrics: ApiMetrics,
     on_broken: Callable[[InvariantViolation], None],
     max_streams: int = MAX_STREAMS,
+    tls: TlsFiles | None = None,
+    keys: KeyCheck | None = None,
 ) -> GrpcServer:
-    """Listens at "host:port" and serves; port 0 lets the system choose. Raises OSError if it cannot listen.
+    """Listens at "host:port" and serves; port 0 lets the system choose. Raises OSError if it cannot listen, and
+    Misconfigured if the TLS files cannot be used.
 
-    `on_broken` is called in a server thread when a call finds a broken invariant: it must end the process.
+    `on_broken` is called in a server thread when a call finds a broken invariant: it must end the process. Without
+    `tls` the connection is plain, without `keys` every caller may do everything: the configuration lets either
+    happen on loopback only.
     """
+    credentials = None if tls is None else ServerCertificate(tls).credentials()
     threads = ThreadPoolExecutor(THREADS, thread_name_prefix="grpc")
-    guard = Guard(gate=api.gate, metrics=metrics, max_streams=max_streams, on_broken=on_broken)
+    guard = Guard(gate=api.gate, metrics=metrics, max_streams=max_streams, on_broken=on_broken, keys=keys)
     server = grpc.server(threads, interceptors=[guard], options=_OPTIONS, maximum_concurrent_rpcs=MAX_CALLS)
     servicer = health.HealthServicer()
     wallet_pb2_grpc.add_WalletServiceServicer_to_server(WalletServicer(api), server)
@@ -114,13 +122,16 @@ def start_grpc(
     health_pb2_grpc.add_HealthServicer_to_server(servicer, server)
     reflection.enable_server_reflection((*_SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
     try:
-        port = server.add_insecure_port(address)
+        if credentials is None:
+            port = server.add_insecure_port(address)
+        else:
+            port = server.add_secure_port(address, credentials)
     except RuntimeError as problem:
         threads.shutdown(wait=False)
         raise OSError(f"cannot listen at {address}: {problem}") from None
     api.gate.on_change(lambda is_open: _show_health(servicer, is_open))
     server.start()
-    log.info("grpc.listening", address=address, port=port)
+    log.info("grpc.listening", address=address, port=port, tls=tls is not None, keys=keys is not None)
     return GrpcServer(server, threads, servicer, port)
 
 

@@ -18,6 +18,7 @@ from daemon.domain.errors import (
 from daemon.serving.api import NotConfigured
 from daemon.serving.deposits import DerivationsDiffer
 from daemon.serving.gate import Closed
+from daemon.serving.keys import Forbidden, Unauthenticated
 
 _CODES: tuple[tuple[type[TellerdError], grpc.StatusCode], ...] = (
     (OutOfRange, grpc.StatusCode.OUT_OF_RANGE),
@@ -30,6 +31,8 @@ _CODES: tuple[tuple[type[TellerdError], grpc.StatusCode], ...] = (
     (Conflict, grpc.StatusCode.ABORTED),
     (NodeRefused, grpc.StatusCode.FAILED_PRECONDITION),
     (Closed, grpc.StatusCode.UNAVAILABLE),
+    (Unauthenticated, grpc.StatusCode.UNAUTHENTICATED),
+    (Forbidden, grpc.StatusCode.PERMISSION_DENIED),
     (Unavailable, grpc.StatusCode.UNAVAILABLE),
 )
 """The first that fits counts."""

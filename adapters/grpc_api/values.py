@@ -51,6 +51,11 @@ def timestamp(moment: datetime | None) -> Timestamp | None:
     return result
 
 
+def milliseconds(moment: Timestamp) -> int:
+    """Unix milliseconds of a time, cut off."""
+    return moment.seconds * 1000 + moment.nanos // 1_000_000
+
+
 def timestamp_of_ms(unix_ms: int) -> Timestamp:
     """A time from Unix milliseconds."""
     return Timestamp(seconds=unix_ms // 1000, nanos=unix_ms % 1000 * 1_000_000)

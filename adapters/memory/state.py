@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
+from daemon.domain.api_keys import ApiKey
 from daemon.domain.books import BalanceKey, Gap, Head, KeyRecord, SuspenseEntry
 from daemon.domain.chain import ChainCursor, Deposit, PendingReceive
 from daemon.domain.cursors import LndCursor
@@ -138,6 +139,7 @@ class Tables:
     scripts: dict[bytes, ScriptDocument] = field(default_factory=dict)
     next_index: dict[str, int] = field(default_factory=dict)
     policies: list[PolicyChange] = field(default_factory=list)
+    api_keys: dict[str, ApiKey] = field(default_factory=dict)
     hints: int = 0
     hinted: threading.Condition = field(init=False)
     _last_leg_id: int = 0

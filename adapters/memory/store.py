@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from adapters.memory.addresses import MemoryAddresses
 from adapters.memory.another_program import AnotherProgram
+from adapters.memory.api_keys import MemoryApiKeys
 from adapters.memory.books import MemoryBooks
 from adapters.memory.deposits import MemoryDeposits
 from adapters.memory.faults import CommitFaults
@@ -60,6 +61,7 @@ class MemoryStore:
         self.addresses = MemoryAddresses(self._tables)
         self.policies = MemoryPolicies(self._tables)
         self.scripts = MemoryScripts(self._tables)
+        self.api_keys = MemoryApiKeys(self._tables)
         self.another = AnotherProgram(self._tables)
         self._tables.bank_owner = self._make_bank_owner()
 

@@ -23,8 +23,8 @@ class MongoApiKeys:
 
     def __init__(self, db: Database[Document]) -> None:
         self._keys = db[names.API_KEYS]
-        # A call waits for this write, and losing it loses nothing: no majority, no journal.
-        self._keys_unsafe = self._keys.with_options(write_concern=WriteConcern(1))
+        # A caller waits for this write, and losing it loses nothing: no majority, no journal.
+        self._unsafe_keys = self._keys.with_options(write_concern=WriteConcern(1))
 
     def insert(self, key: ApiKey) -> None:
         """See the port."""
@@ -63,7 +63,7 @@ class MongoApiKeys:
     def touch_last_used(self, key_id: str, *, at_ms: int) -> None:
         """See the port."""
         with mapped("noting the use of an API key"):
-            self._keys_unsafe.update_one({"_id": key_id}, {"$max": {"last_used_at": DatetimeMS(at_ms)}})
+            self._unsafe_keys.update_one({"_id": key_id}, {"$max": {"last_used_at": DatetimeMS(at_ms)}})
 
 
 def _older_than(token: str) -> Document:

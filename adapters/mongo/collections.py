@@ -29,6 +29,7 @@ DEPOSITS: Final = "teller_deposits"
 SCRIPTS: Final = "teller_scripts"
 POLICIES: Final = "teller_policies"
 DERIVATIONS: Final = "teller_derivations"
+API_KEYS: Final = "teller_api_keys"
 
 SCHEMA_VERSION: Final = 2
 """Version 2 has the collections of deposits and addresses."""
@@ -105,5 +106,6 @@ INDEXES: Final[dict[str, list[IndexModel]]] = {
     ],
     POLICIES: [],
     DERIVATIONS: [],
+    API_KEYS: [_index("-created_at", "-_id")],
 }
 """Blink's own indexes as blink-contract.md lists them: on a database of Blink's they are there already."""

@@ -14,6 +14,7 @@ from pymongo.write_concern import WriteConcern
 
 from adapters.mongo import schema
 from adapters.mongo.addresses import MongoAddresses
+from adapters.mongo.api_keys import MongoApiKeys
 from adapters.mongo.books import MongoBooks
 from adapters.mongo.deposits import MongoDeposits
 from adapters.mongo.documents import Document
@@ -61,6 +62,7 @@ class MongoStore:
         self.addresses = MongoAddresses(self.db)
         self.policies = MongoPolicies(self.db)
         self.scripts = MongoScripts(self.db)
+        self.api_keys = MongoApiKeys(self.db)
 
     @classmethod
     def connect(cls, url: str, database: str) -> MongoStore:

@@ -15,7 +15,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 ID_BYTES = 5
-"""8 characters of base32: two keys of a bank with thousands get the same id once in a million years of making them."""
+"""8 characters of base32: two of ten thousand keys get the same id with a chance of 1 in 20,000, and the second of
+them is refused when it is made."""
 
 SECRET_BYTES = 32
 

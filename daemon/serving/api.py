@@ -13,6 +13,7 @@ from daemon.domain.errors import TellerdError
 from daemon.domain.ports import (
     Addresses,
     AddressSource,
+    ApiKeys,
     ChainNode,
     Deposits,
     Invoices,
@@ -90,6 +91,7 @@ class Api:
     invoices: Invoices
     ledger: LedgerReader
     leases: Leases
+    api_keys: ApiKeys
     store: StoreProbe
     feed: EventFeed
     nodes: Sequence[LightningNode]

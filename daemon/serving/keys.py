@@ -80,9 +80,7 @@ def create_api_key(
     if expires_at_ms is not None and not now_ms < expires_at_ms <= now_ms + MAX_AGE_MS:
         remedy = "give a time in the future, at most 100 years on, or none"
         raise BadInput(field="expires_at", value=expires_at_ms, remedy=remedy)
-    text = KeyText.from_random(
-        for_id=secrets.token_bytes(ID_BYTES), for_secret=secrets.token_bytes(SECRET_BYTES)
-    )
+    text = KeyText.from_random(for_id=secrets.token_bytes(ID_BYTES), for_secret=secrets.token_bytes(SECRET_BYTES))
     key = ApiKey(
         key_id=text.key_id,
         name=_name(name),

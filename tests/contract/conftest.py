@@ -39,6 +39,7 @@ class Database:
     addresses: ports.Addresses
     policies: ports.Policies
     scripts: ports.Scripts
+    api_keys: ports.ApiKeys
     foreign_addresses: Callable[[Callable[[str], bytes]], ports.ForeignAddresses]
     another: Any
 
@@ -75,6 +76,7 @@ def _database(store: MemoryStore | MongoStore, another: Any) -> Database:
         addresses=store.addresses,
         policies=store.policies,
         scripts=store.scripts,
+        api_keys=store.api_keys,
         foreign_addresses=store.foreign_addresses,
         another=another,
     )

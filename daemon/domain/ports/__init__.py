@@ -6,6 +6,7 @@ deadline of its own. `Unavailable` is the only error that stands for an outage.
 
 from __future__ import annotations
 
+from daemon.domain.ports.api_keys import ApiKeys
 from daemon.domain.ports.audit import Audit, AuditedJournal, AuditedLink
 from daemon.domain.ports.chain import (
     AddressSource,
@@ -54,6 +55,7 @@ __all__ = [
     "AccountRow",
     "AddressSource",
     "Addresses",
+    "ApiKeys",
     "Audit",
     "AuditedJournal",
     "AuditedLink",

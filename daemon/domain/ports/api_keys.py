@@ -28,5 +28,6 @@ class ApiKeys(Protocol):
         ...
 
     def touch_last_used(self, key_id: str, *, at_ms: int) -> None:
-        """Notes a use; the time never moves back. Not durable against a fail-over, and nothing rests on it."""
+        """Notes a use, to be seen within moments; the time never moves back. May be lost in a fail-over: nothing
+        rests on it."""
         ...

@@ -73,7 +73,9 @@ def _claim_settled(story: Story, client: Client, wallet_id: str, how: str) -> No
     )
 
 
-def _wait(tellerd: Tellerd, client: Client, wallet_id: str, state: deposit_pb2.DepositState.ValueType) -> deposit_pb2.Deposit:
+def _wait(
+    tellerd: Tellerd, client: Client, wallet_id: str, state: deposit_pb2.DepositState.ValueType
+) -> deposit_pb2.Deposit:
     """The wallet's only deposit as soon as it is in this state; NodeError with tellerd's log if not in time."""
 
     def reached() -> bool:

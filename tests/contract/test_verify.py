@@ -417,8 +417,10 @@ def test_a_deposit_that_is_not_what_was_booked_is_named(mongod: Mongod) -> None:
         assert verified(teller) == []
         teller.store.db["teller_deposits"].update_one({}, {"$set": {"amount_sat": Int64(400_000)}})
         assert verified(teller) == [
-            "deposits: those that are credited add up to 400000 sat, "
-            "tellerd's journals on Assets:OnChain say 500000 sat"
+            (
+                "deposits: those that are credited add up to 400000 sat, "
+                "tellerd's journals on Assets:OnChain say 500000 sat"
+            )
         ]
 
 

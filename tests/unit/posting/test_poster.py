@@ -391,7 +391,7 @@ class Counted:
         return getattr(self.books, name)
 
 
-async def test_the_head_is_read_once(desk: Desk) -> None:
+def test_the_head_is_read_once(desk: Desk) -> None:
     """What its own commit left, the next batch need not read: neither the head nor the node's cursor.
 
     The opening was the first in the feed.

@@ -108,7 +108,7 @@ async def run(config: Config) -> None:
                 metrics=teller.metrics,
                 on_broken=broken.report,
                 max_streams=config.api.max_streams,
-                tls=_tls(config.api),
+                tls=tls_files(config.api),
                 keys=KeyCheck(teller.store.api_keys) if config.api.keys else None,
             )
             grpc_server = _listening("api.listen", config.api.listen, serve_grpc)
@@ -192,7 +192,8 @@ def _serve_http(teller: Teller) -> HttpServer:
     )
 
 
-def _tls(config: ApiConfig) -> TlsFiles | None:
+def tls_files(config: ApiConfig) -> TlsFiles | None:
+    """Where the API's certificate is; None without TLS."""
     if config.tls_cert_file is None or config.tls_key_file is None:
         return None
     return TlsFiles(certificate=config.tls_cert_file, key=config.tls_key_file, client_ca=config.client_ca_file)

@@ -6,10 +6,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from adapters.bitcoind.node import BitcoindNode
+from adapters.grpc_api.tls import ServerCertificate, TlsFiles
 from adapters.lnd.node import LndNode
 from adapters.mongo import MongoStore
 from adapters.prices.http_json import HttpJsonPrice, PriceUnreadable
 from daemon import on_chain
+from daemon.app import tls_files
 from daemon.config import BitcoindConfig, Config, LndConfig, PricesConfig
 from daemon.domain.errors import InvariantViolation, Misconfigured, NodeRefused, Unavailable
 from daemon.domain.ports import AddressSource, ChainInfo
@@ -32,7 +34,7 @@ def _ill(what: str, why: str) -> Finding:
 
 
 def findings(config: Config) -> Iterator[Finding]:
-    """Tries the database, every node and the price source; each within its own deadline."""
+    """Tries the database, every node, the price source and the API's certificate; each within its own deadline."""
     yield from _database(config)
     for node in config.lnd:
         yield from _node(node, config.network)
@@ -40,6 +42,9 @@ def findings(config: Config) -> Iterator[Finding]:
         yield from _chain(config, config.bitcoind)
     if config.prices is not None:
         yield _price(config.prices)
+    tls = tls_files(config.api)
+    if tls is not None:
+        yield _certificate(tls)
 
 
 def _database(config: Config) -> Iterator[Finding]:
@@ -131,6 +136,14 @@ def _derivation(node: BitcoindNode, source: AddressSource) -> Finding:
     if ours != theirs:
         return _ill("bitcoind.xpub", f"tellerd derives {ours} and bitcoind {theirs}: give another descriptor")
     return _well("bitcoind.xpub", f"tellerd and bitcoind derive the same addresses, the first is {ours}")
+
+
+def _certificate(files: TlsFiles) -> Finding:
+    try:
+        ServerCertificate(files)
+    except Misconfigured as problem:
+        return _ill("api", str(problem))
+    return _well("api", "certificate and key belong together")
 
 
 def _price(config: PricesConfig) -> Finding:

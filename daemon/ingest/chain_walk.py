@@ -72,7 +72,7 @@ class ChainWalk:
         header = await self.calls.run(self.node.header, cursor.block.hash)
         if header is not None and header.in_best_chain:
             return await self._connect(cursor, tip)
-        await self._refuse_while_loading(cursor.block, tip)
+        await self._refuse_while_loading(cursor.block, tip, known=header is not None)
         lost, fork = await (self._branch_above_fork(header) if header is not None else self._forgotten_branch(cursor))
         log.warning("chain.reorg", depth=len(lost), fork=fork.height, lost=cursor.block.hash)
         return await self._tell(cursor, fork=fork, disconnected=tuple(lost), connected=())
@@ -83,14 +83,15 @@ class ChainWalk:
             raise Unavailable(f"bitcoind does not know block {block_hash}, which the books have: waiting for it")
         return header
 
-    async def _refuse_while_loading(self, newest: BlockRef, tip: BlockRef) -> None:
+    async def _refuse_while_loading(self, newest: BlockRef, tip: BlockRef, *, known: bool) -> None:
         """A node takes the branch with most work: it has left ours only for one that is no shorter, or because it
         holds ours for invalid. Otherwise it has been killed, and its tip comes back to us block by block."""
-        if tip.height < newest.height and not await self.calls.run(self.node.is_invalid, newest):
-            raise Unavailable(
-                f"bitcoind is at block {tip.height}, below block {newest.height} that the books have: "
-                "it is still loading what it had"
-            )
+        if tip.height >= newest.height or (known and await self.calls.run(self.node.is_invalid, newest)):
+            return
+        what = "is still loading" if known else f"does not know {newest.hash}, which it had not kept"
+        raise Unavailable(
+            f"bitcoind is at block {tip.height}, below block {newest.height} that the books have, and {what}: waiting"
+        )
 
     async def _branch_above_fork(self, header: HeaderInfo) -> tuple[list[BlockRef], BlockRef]:
         """The blocks that the best chain has left, the newest first, and the one where it did."""

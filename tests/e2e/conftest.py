@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -22,6 +23,19 @@ _KILLED = pytest.StashKey[list[str]]()
 def killed_in_a_transaction(request: pytest.FixtureRequest) -> list[str]:
     """Where the daemon was killed with a transaction open on the server; counted at the end of the run."""
     return request.config.stash.setdefault(_KILLED, [])
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Where tests run in several processes, each tells the first one its part of the count."""
+    workeroutput: dict[str, object] | None = getattr(session.config, "workeroutput", None)
+    if workeroutput is not None:
+        workeroutput["killed"] = session.config.stash.get(_KILLED, [])
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """The first process hears it (pytest-xdist)."""
+    node.config.stash.setdefault(_KILLED, []).extend(getattr(node, "workeroutput", {}).get("killed", []))
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:

@@ -157,3 +157,8 @@ def test_an_address_off_loopback_needs_both(guarded: Bank) -> None:
     (line,) = guarded.command("run", expect=2).splitlines()
     assert line.startswith(f"tellerd: {file}: api: listen 0.0.0.0:{port} can be reached from other machines")
     assert f'set keys = true, or listen = "127.0.0.1:{port}"' in line
+
+
+def test_check_tries_the_certificate(guarded: Bank) -> None:
+    """With the connections; a key that is another certificate's would be named before `run`."""
+    assert "ok      api: certificate and key belong together" in guarded.command("check")

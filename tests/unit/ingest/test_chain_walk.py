@@ -276,7 +276,7 @@ class TestReorgs:
             teller.chain.crash(forget=3)
             asked = teller.chain.asked["header"]
             await trio.sleep(300)
-            assert "still loading what it had" in teller.status.last_error
+            assert "does not know" in teller.status.last_error
             assert teller.chain.asked["header"] - asked < 60, "a busy loop"
             teller.chain.return_blocks()
             await teller.live()
@@ -393,7 +393,7 @@ class TestForgottenBranch:
             assert teller.credited_sat == CREDITED_SAT
             teller.chain.crash(forget=3)
             teller.chain.mine_empty(2)  # on top of what is left, still lower than the books
-            await until(lambda: "still loading" in teller.status.last_error)
+            await until(lambda: "does not know" in teller.status.last_error)
             assert teller.credited_sat == CREDITED_SAT
             teller.chain.mine_empty(1)
             await until(lambda: teller.is_at_tip)

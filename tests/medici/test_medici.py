@@ -14,6 +14,7 @@ from pymongo.write_concern import WriteConcern
 from adapters.mongo.audit import audit_of
 from adapters.mongo.commit import Writer
 from daemon.domain.accounts import LIGHTNING, SUSPENSE, wallet_account
+from daemon.domain.errors import Conflict
 from daemon.domain.ports import Wallet
 from daemon.posting.verify import verify
 from tests.contract.teller import NOW_MS, PRICE, Teller
@@ -150,6 +151,8 @@ def test_a_snapshot_that_hides_a_leg_is_found(teller: Teller, medici: Medici) ->
         medici.write(moved_legs(account, wallet_account(other.wallet_id), 7), transfer_details(7))
         assert medici.balance(account) == 93
         session.commit_transaction()
+    with pytest.raises(Conflict):  # the poster believed its own last commit, and looks again after this
+        teller.adopt()
     teller.adopt()
     assert teller.balance(account) == 143
     assert medici.balance(account) == 93  # the 50 sats are hidden

@@ -26,6 +26,7 @@ demo: $(STAMP) ## start real nodes on this machine, pay an invoice, show the boo
 .PHONY: test
 test: check ## check, then run all tests, fast ones first
 	$(BIN)/python -m regtest.binaries # before the first test: LND is compiled where it is not in the cache
+	$(BIN)/python -m regtest.chromium # for the test of the page: unpacked where it is not in the cache
 	$(BIN)/pytest --numprocesses 2 --dist loadfile $(ARGS) # two: most of the time they wait for nodes
 
 .PHONY: check

@@ -6,7 +6,8 @@ import argparse
 import os
 import signal
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 import structlog
@@ -35,9 +36,12 @@ log = structlog.get_logger()
 def main(argv: Sequence[str] | None = None) -> None:
     """The entry point; ends the process with the command's exit code."""
     arguments = _parser().parse_args(argv)
-    daemon.logs.set_up(is_terminal=sys.stderr.isatty())
+    load = partial(load_config, arguments.config, os.environ)
     try:
-        config = load_config(arguments.config, os.environ)
+        config = load()
+        daemon.logs.set_up(is_terminal=sys.stderr.isatty(), line_format=config.log.format, level=config.log.level)
+        if arguments.command == "run":
+            sys.exit(_run(config, load))
         sys.exit(_act(arguments, config))
     except (ConfigError, BadInput) as problem:
         _complain(str(problem))
@@ -75,11 +79,11 @@ def _act(arguments: argparse.Namespace, config: Config) -> int:
     return _COMMANDS[arguments.command](config)
 
 
-def _run(config: Config) -> int:
+def _run(config: Config, load: Callable[[], Config]) -> int:
     # A script's shell starts background jobs with SIGINT ignored; here it ends every phase, the start included.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
-        trio.run(app.run, config)
+        trio.run(app.run, config, load)
     except BaseExceptionGroup as group:
         return _ended_by(group)
     except (InvariantViolation, Misconfigured) as broken:
@@ -148,7 +152,7 @@ def _complain(problem: str) -> None:
     print(f"tellerd: {problem}", file=sys.stderr)
 
 
-_COMMANDS = {"run": _run, "init": _init, "check": _check, "verify": _verify}
+_COMMANDS = {"init": _init, "check": _check, "verify": _verify}
 
 if __name__ == "__main__":
     main()

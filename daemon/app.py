@@ -1,6 +1,6 @@
 """The composition root: what is built here, once, and its body is the supervision tree.
 
-    services    HTTP, gRPC, heartbeat, prices: from start to end, as leader and as standby
+    services    HTTP, gRPC, heartbeat, prices, SIGHUP: from start to end, as leader and as standby
     leadership  wait for the lease, then:
       pipeline    lease renewal, posting, snapshot sweep
         intake      one follower and one look-up loop per Lightning node, the follower of the chain, adoption
@@ -43,12 +43,15 @@ from daemon.domain.status import NodeStatus
 from daemon.ingest.journals import JournalFinder
 from daemon.ingest.lightning import LightningFollower
 from daemon.ingest.open_invoices import OpenInvoiceSweep
+from daemon.notify import Notifier
 from daemon.on_chain import Chain
 from daemon.posting.board import Board
 from daemon.posting.leadership import Leadership
 from daemon.posting.poster import INBOX_BATCHES, Poster
 from daemon.relay.feed import Feed
+from daemon.rereading import reread_on_hangup
 from daemon.serving.api import Api
+from daemon.serving.figures import FigureReader
 from daemon.serving.gate import Gate
 from daemon.serving.heartbeat import Heartbeat
 from daemon.serving.http import HttpServer, start_http
@@ -82,20 +85,25 @@ class Teller:
     gate: Gate
     metrics: PrometheusMetrics
     heartbeat: Heartbeat
+    notifier: Notifier
     leadership: Leadership
     chain: Chain | None
     api: Api
     rng: random.Random
 
 
-async def run(config: Config) -> None:
-    """Runs until SIGTERM or SIGINT. Raises what broke, in an exception group; see `daemon.domain.errors`."""
+async def run(config: Config, load: Callable[[], Config]) -> None:
+    """Runs until SIGTERM or SIGINT; `load` reads the configuration again at SIGHUP, and raises ConfigError.
+
+    Raises what broke, in an exception group; see `daemon.domain.errors`.
+    """
     with ExitStack() as resources:
         teller = _build(config, resources)
         async with trio.open_nursery() as services:
             http = _listening("http.listen", config.http.listen, partial(_serve_http, teller))
             resources.callback(http.stop)
             services.start_soon(teller.heartbeat.run)
+            services.start_soon(reread_on_hangup, config, load)
             if isinstance(teller.prices, HttpJsonPrice):
                 services.start_soon(teller.prices.run)
             await _open_store(teller)
@@ -132,10 +140,15 @@ def _build(config: Config, resources: ExitStack) -> Teller:
     ]
     for node in nodes:
         resources.callback(node.close)
-    board, gate, heartbeat = Board(), Gate(), Heartbeat()
+    notifier = Notifier.from_environment(os.environ, pid=os.getpid())
+    resources.callback(notifier.close)
+    board, gate, heartbeat = Board(), Gate(), Heartbeat(on_beat=notifier.alive)
     statuses = [NodeStatus(name=node.name) for node in nodes]
     chain = on_chain.build(config, store, resources)
-    metrics = PrometheusMetrics(board=board, version=__version__)
+    feed = Feed(store.ledger, board)
+    metrics = PrometheusMetrics(board=board, version=__version__, blink_metrics=config.http.blink_metrics)
+    metrics.show_nodes(statuses)
+    metrics.show_feed(feed.lags)
     if chain is not None:
         metrics.show_chain(chain.status)
     # The holder tells two lives of one process id apart, and people where the leader runs.
@@ -150,6 +163,7 @@ def _build(config: Config, resources: ExitStack) -> Teller:
         gate=gate,
         metrics=metrics,
         heartbeat=heartbeat,
+        notifier=notifier,
         leadership=Leadership(store.leases, holder=holder, ttl_s=config.posting.lease_ttl_s, rng=rng),
         chain=chain,
         api=Api(
@@ -164,7 +178,7 @@ def _build(config: Config, resources: ExitStack) -> Teller:
             leases=store.leases,
             api_keys=store.api_keys,
             store=store,
-            feed=Feed(store.ledger, board),
+            feed=feed,
             nodes=nodes,
             node_statuses=statuses,
             on_chain=chain.api if chain is not None else None,
@@ -234,6 +248,7 @@ async def _lead_until_stopped(teller: Teller, grpc_server: GrpcServer) -> None:
         nursery.start_soon(_on_signal, stopping, teller, grpc_server)
         while not stopping.is_set():
             teller.gate.stand_by()
+            teller.notifier.ready("standby")
             fence = await _wait_lease(teller, stopping)
             if fence is not None:
                 await _lead_once(teller, fence, stopping)
@@ -258,6 +273,7 @@ async def _lead_once(teller: Teller, fence: int, stopping: trio.Event) -> None:
     finally:
         teller.gate.stand_by()
         teller.metrics.leading(False)
+        teller.metrics.show_posting(None)
     await teller.leadership.give_back(fence)
 
 
@@ -271,19 +287,32 @@ async def _run_pipeline(teller: Teller, fence: int, stopping: trio.Event) -> Non
         fence=fence,
         rng=teller.rng,
         rules=teller.config.deposits.rules(),
+        logs_money=teller.config.log.money,
     )
+    teller.metrics.show_posting(lambda: poster.backlog(inbox_recv))
     async with trio.open_nursery() as pipeline:
         pipeline.start_soon(teller.leadership.keep, fence)
         pipeline.start_soon(_sweep_snapshots, teller)
+        pipeline.start_soon(_figure_reader(teller).run)
         async with trio.open_nursery() as posting:
             posting.start_soon(poster.run, inbox_recv)
             async with inbox_send, trio.open_nursery() as intake:
                 intake.start_soon(_cancel_on, stopping, intake.cancel_scope)
                 _start_intake(teller, intake, inbox_send)
                 teller.gate.lead()
+                teller.notifier.ready("leading")
                 teller.metrics.leading(True)
             posting.cancel_scope.deadline = trio.current_time() + teller.config.posting.drain_s
         pipeline.cancel_scope.cancel("drained")
+
+
+def _figure_reader(teller: Teller) -> FigureReader:
+    return FigureReader(
+        figures=teller.store.figures,
+        deposits=None if teller.chain is None else teller.store.deposits,
+        prices=teller.prices,
+        show=teller.metrics.show_figures,
+    )
 
 
 async def _cancel_on(stopping: trio.Event, scope: trio.CancelScope) -> None:
@@ -354,6 +383,7 @@ async def _on_signal(stopping: trio.Event, teller: Teller, grpc_server: GrpcServ
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
         async for number in signals:
             log.info("process.stopping", signal=signal.Signals(number).name)
+            teller.notifier.stopping()
             teller.gate.drain()
             stopping.set()
             # Calls under way end while posting drains: they need the database and the nodes, not the pipeline.

@@ -34,6 +34,7 @@ from pydantic_core import ErrorDetails
 from daemon.domain.deposit_terms import ConfirmationPolicy, ConfirmationTier, DepositTerms, checked_tiers
 from daemon.domain.errors import BadInput, TellerdError
 from daemon.domain.money import SATS_PER_BTC, Price
+from daemon.logs import Format, Level
 from daemon.matching.deposits import DepositRules
 
 ENVIRONMENT_PREFIX = "TELLERD_"
@@ -320,9 +321,10 @@ class ApiConfig(_Section):
 
 
 class HttpConfig(_Section):
-    """[http]: /metrics, /healthz, /readyz."""
+    """[http]: /metrics, /healthz, /readyz, and / for people."""
 
     listen: Listen = Address("127.0.0.1", 9464)
+    blink_metrics: Flag = False
 
 
 class PostingConfig(_Section):
@@ -331,6 +333,15 @@ class PostingConfig(_Section):
 
     lease_ttl_s: Annotated[Number, Field(ge=1, le=60)] = 5.0
     drain_s: Annotated[Number, Field(ge=1, le=120)] = 10.0
+
+
+class LogConfig(_Section):
+    """[log]: `format` "auto" is text on a terminal and JSON elsewhere. `money`: one line for each fact that moved
+    money. The level is read again at SIGHUP."""
+
+    level: Level = "info"
+    format: Format = "auto"
+    money: Flag = True
 
 
 class Config(_Section):
@@ -345,6 +356,7 @@ class Config(_Section):
     api: ApiConfig = ApiConfig()
     http: HttpConfig = HttpConfig()
     posting: PostingConfig = PostingConfig()
+    log: LogConfig = LogConfig()
 
     @field_validator("lnd")
     @classmethod

@@ -1,6 +1,7 @@
-"""Where mongod, bitcoind and lnd come from: named by you, found on PATH, or made once into the cache folder.
+"""Where mongod, bitcoind, lnd and Prometheus come from: named by you, found on PATH, or made once into the cache
+folder.
 
-    python -m regtest.binaries        # gets all three and prints how each is run
+    python -m regtest.binaries        # gets them all and prints how each is run
 
 A program is a command prefix, `tuple[str, ...]`: bitcoind from the cache runs through a loader of its own.
 """
@@ -103,6 +104,16 @@ def lnd() -> Command:
     return LND.find()
 
 
+def prometheus() -> Command:
+    """The command prefix of a Prometheus; ProgramUnavailable if none can be had."""
+    return PROMETHEUS.find()
+
+
+def promtool() -> Command:
+    """The command prefix of Prometheus' promtool; ProgramUnavailable if none can be had."""
+    return PROMTOOL.find()
+
+
 def version_of(command: Command, pattern: re.Pattern[str]) -> Version:
     """The version that the command prints; CannotMake if it does not run or prints none."""
     try:
@@ -135,6 +146,22 @@ def _bitcoind_from_debian() -> Command:
         lambda folder: at_least((29, 4), BITCOIND, command(folder)),
     )
     return command(folder)
+
+
+def _prometheus_from_debian(program: str) -> Command:
+    """Prometheus or its promtool: two packages of one version."""
+
+    def command(folder: Path, name: str) -> Command:
+        return debian.with_own_loader(folder, f"usr/bin/{name}")
+
+    def check(folder: Path) -> None:
+        at_least((2, 42), PROMETHEUS, command(folder, "prometheus"))
+        at_least((2, 42), PROMTOOL, command(folder, "promtool"))
+
+    folder = entry(
+        "prometheus-2.42-or-newer", lambda folder: debian.unpack("prometheus", folder, also=("promtool",)), check
+    )
+    return command(folder, program)
 
 
 def _lnd_from_source() -> Command:
@@ -213,12 +240,26 @@ LND: Final = Program(
     least=(0, 21, 0),
     make=_lnd_from_source,
 )
+PROMETHEUS: Final = Program(
+    name="prometheus",
+    variable="TELLERD_PROMETHEUS",
+    version=re.compile(r"prometheus, version (\d+\.\d+\.\d+)"),
+    least=(2, 42),
+    make=lambda: _prometheus_from_debian("prometheus"),
+)
+PROMTOOL: Final = Program(
+    name="promtool",
+    variable="TELLERD_PROMTOOL",
+    version=re.compile(r"promtool, version (\d+\.\d+\.\d+)"),
+    least=(2, 42),
+    make=lambda: _prometheus_from_debian("promtool"),
+)
 
 
 def main() -> int:
     """Get all programs and print how each is run; 1 if one cannot be had."""
     missing = 0
-    for program in (MONGOD, BITCOIND, LND):
+    for program in (MONGOD, BITCOIND, LND, PROMETHEUS, PROMTOOL):
         try:
             print(f"{program.name}: {shlex.join(program.find())}", flush=True)
         except ProgramUnavailable as reason:

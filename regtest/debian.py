@@ -31,8 +31,11 @@ class Mirror:
     keyring: str
 
 
-def unpack(package: str, folder: Path) -> None:
-    """Unpack `package` and every library it needs into `folder`; CannotMake if the machine has no Debian mirror."""
+def unpack(package: str, folder: Path, *, also: tuple[str, ...] = ()) -> None:
+    """Unpack `package` and every library it needs into `folder`; CannotMake if the machine has no Debian mirror.
+
+    `also` are packages that it needs, too, and that are no libraries: data, fonts.
+    """
     for tool in ("apt-get", "apt-cache", "apt-config", "dpkg"):
         if shutil.which(tool) is None:
             raise CannotMake(f"`{tool}` is not on PATH: not a Debian machine")
@@ -40,12 +43,14 @@ def unpack(package: str, folder: Path) -> None:
     apt = _private_apt(private, debian_mirror())
     what = f"fetching {package} from Debian {SUITE}"
     run(("apt-get", "update", "--error-on=any"), what, environment=apt)
-    packages = _with_libraries(package, apt)
+    packages = _with_libraries((package, *also), apt)
     run(("apt-get", "download", *packages), what, folder=private, environment=apt)
     for archive in sorted(private.glob("*.deb")):
         run(("dpkg", "-x", str(archive), str(folder)), f"unpacking {archive.name}", timeout_s=QUERY_S)
     shutil.rmtree(private)
-    shutil.rmtree(folder / "usr" / "share", ignore_errors=True)  # manuals
+    for shared in (folder / "usr" / "share").glob("*"):
+        if shared.name != "fonts":  # the rest is manuals and the like
+            shutil.rmtree(shared)
 
 
 def with_own_loader(folder: Path, program: str) -> tuple[str, ...]:
@@ -127,17 +132,19 @@ def _private_apt(private: Path, mirror: Mirror) -> dict[str, str]:
     return {"APT_CONFIG": str(configuration), "LC_ALL": "C"}
 
 
-def _with_libraries(package: str, apt: dict[str, str]) -> list[str]:
-    """`package` and the libraries it needs, by the packages' own Depends; what is not a library (systemd, debconf)
+def _with_libraries(packages: tuple[str, ...], apt: dict[str, str]) -> list[str]:
+    """`packages` and the libraries they need, by the packages' own Depends; what is not a library (systemd, debconf)
     serves the installation only."""
     found: list[str] = []
-    wanted = [package]
+    wanted = list(packages)
     while wanted:
         found += wanted
         shown = _output(("apt-cache", "show", "--no-all-versions", *wanted), apt)
         depends = [line.split(":", 1)[1] for line in shown.splitlines() if re.match(r"(Pre-)?Depends:", line)]
         names = {re.split(r"[\s(:|]", one.strip(), maxsplit=1)[0] for line in depends for one in line.split(",")}
-        wanted = sorted(name for name in names if name.startswith("lib") and name not in found)
+        # libjs-…: scripts for browsers, which live under usr/share.
+        libraries = (name for name in names if name.startswith("lib") and not name.startswith("libjs-"))
+        wanted = sorted(name for name in libraries if name not in found)
     return found
 
 

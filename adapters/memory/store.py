@@ -12,6 +12,7 @@ from adapters.memory.api_keys import MemoryApiKeys
 from adapters.memory.books import MemoryBooks
 from adapters.memory.deposits import MemoryDeposits
 from adapters.memory.faults import CommitFaults
+from adapters.memory.figures import MemoryFigures
 from adapters.memory.foreign_addresses import MemoryForeignAddresses
 from adapters.memory.invoices import MemoryInvoices, MemoryOpenInvoices
 from adapters.memory.journals import MemoryJournals
@@ -62,6 +63,7 @@ class MemoryStore:
         self.policies = MemoryPolicies(self._tables)
         self.scripts = MemoryScripts(self._tables)
         self.api_keys = MemoryApiKeys(self._tables)
+        self.figures = MemoryFigures(self._tables)
         self.another = AnotherProgram(self._tables)
         self._tables.bank_owner = self._make_bank_owner()
 

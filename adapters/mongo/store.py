@@ -19,6 +19,7 @@ from adapters.mongo.books import MongoBooks
 from adapters.mongo.deposits import MongoDeposits
 from adapters.mongo.documents import Document
 from adapters.mongo.errors import mapped
+from adapters.mongo.figures import MongoFigures
 from adapters.mongo.foreign_addresses import MongoForeignAddresses
 from adapters.mongo.invoices import MongoInvoices, MongoOpenInvoices
 from adapters.mongo.journals import MongoJournals
@@ -63,6 +64,7 @@ class MongoStore:
         self.policies = MongoPolicies(self.db)
         self.scripts = MongoScripts(self.db)
         self.api_keys = MongoApiKeys(self.db)
+        self.figures = MongoFigures(self.db)
 
     @classmethod
     def connect(cls, url: str, database: str) -> MongoStore:

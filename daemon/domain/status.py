@@ -16,12 +16,16 @@ class NodeStatus:
 
     `pubkey` is None until the node was reached; `connected` says that it answers and that its
     settlements are followed, `connected_since` since when; `state` and `last_error` are for people to read.
+    `connections` counts how often that began. `told_settle_index` is the newest one that this connection's stream
+    has brought, 0 before the first.
     """
 
     name: str
     pubkey: NodePubkey | None = None
     connected: bool = False
     connected_since: datetime | None = None
+    connections: int = 0
+    told_settle_index: int = 0
     state: str = "starting"
     last_event_at: datetime | None = None
     last_error: str = ""
@@ -36,12 +40,14 @@ class ChainStatus:
     """How bitcoind is followed; written by its follower in the Trio thread, read from API threads as `NodeStatus`.
 
     `tip` is the node's, `cursor` the last block in the books. `catch_up_blocks_per_s` is 0 unless the books are
-    being brought up to the tip. `halted` means that the follower has given up until a person has looked.
+    being brought up to the tip. `connections` counts how often the node was reached. `halted` means that the
+    follower has given up until a person has looked.
     """
 
     name: str = "bitcoind"
     connected: bool = False
     connected_since: datetime | None = None
+    connections: int = 0
     state: str = "starting"
     tip: BlockRef | None = None
     cursor: BlockRef | None = None

@@ -132,6 +132,7 @@ class ChainFollower:
         self.board.publish(chain=cursor)
         self.status.cursor = cursor.block
         self.status.connected, self.status.connected_since = True, datetime.now(UTC)
+        self.status.connections += 1
         log.info("chain.connected", height=cursor.block.height, tip=info.tip.height, version=info.version)
         async with self._hints() as hints:
             await _Rounds(self, cursor, hints, healthy).run()

@@ -107,6 +107,8 @@ class LightningFollower:
             nursery.start_soon(connected.check_identity)
             self.status.connected_since = self.now()
             self.status.connected = True
+            self.status.connections += 1
+            self.status.told_settle_index = 0
             self.metrics.node_connected(node=self.node.name, connected=True)
             log.info("lightning.connected", node=self.node.name, pubkey=pubkey, after_settle_index=after)
             healthy()
@@ -191,7 +193,10 @@ class _Connected:
             if any(event.pubkey != self.pubkey for event in batch):
                 self.other_node()
                 return
-            self.follower.status.last_event_at = self.follower.now()
+            status = self.follower.status
+            status.last_event_at = self.follower.now()
+            newest = max((event.settle_index for event in batch), default=0)
+            status.told_settle_index = max(status.told_settle_index, newest)
             await self._handover.settlements(batch)
 
     async def complete(self) -> None:

@@ -27,6 +27,7 @@ from daemon.matching.deposits import BLINKS_RULES, DepositRules
 from daemon.matching.plan import Plan
 from daemon.posting.ahead import can_look_ahead, facts_after, known_after
 from daemon.posting.board import Board
+from daemon.posting.money_log import log_money
 from daemon.posting.seal import seal
 
 MAX_BATCH = 250
@@ -63,12 +64,23 @@ class Committed:
     """One batch that is in the books."""
 
     plan: Plan
+    changes: Changes | None
     head: Head
     duration_s: float
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Backlog:
+    """What waits for posting. `oldest_s` is how long ago the oldest event that is not in the books yet was read from
+    its node (settlements), or taken by posting (all others); 0 if there is none."""
+
+    batches: int
+    capacity_batches: int
+    oldest_s: float
+
+
 class Poster:
-    """Posts batches under one fence."""
+    """Posts batches under one fence; with `logs_money` there is a log line for each fact that moved money."""
 
     def __init__(
         self,
@@ -81,6 +93,7 @@ class Poster:
         now_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
         rng: random.Random,
         rules: DepositRules = BLINKS_RULES,
+        logs_money: bool = False,
     ) -> None:
         self._books = books
         self._prices = prices
@@ -90,7 +103,9 @@ class Poster:
         self._now_ms = now_ms
         self._rng = rng
         self._rules = rules
+        self._logs_money = logs_money
         self._known: Known | None = None
+        self._oldest_ns: int | None = None
         self._thread = trio.CapacityLimiter(1)  # commits are one after another by design
         self._ahead_thread = trio.CapacityLimiter(1)  # and looks one batch ahead
 
@@ -100,11 +115,24 @@ class Poster:
         async for first in inbox:
             arrived = list(first)
             decided: Decided | None = None
+            taken_ns = time.monotonic_ns()
             while arrived:
                 _take_arrived(arrived, inbox)
                 batch = arrived[:MAX_BATCH]
                 del arrived[:MAX_BATCH]
+                self._oldest_ns, taken_ns = _oldest_ns(batch, taken_ns), time.monotonic_ns()
                 decided = await self._post(batch, decided, arrived[:MAX_BATCH])
+            self._oldest_ns = None
+
+    def backlog(self, inbox: trio.MemoryReceiveChannel[Sequence[NodeEvent]]) -> Backlog:
+        """What waits now, in `inbox` and here; for any thread. First come is first posted, so that the oldest is
+        always here, not in the inbox."""
+        queue, oldest_ns = inbox.statistics(), self._oldest_ns
+        return Backlog(
+            batches=queue.current_buffer_used,
+            capacity_batches=int(queue.max_buffer_size),
+            oldest_s=0.0 if oldest_ns is None else max(0.0, (time.monotonic_ns() - oldest_ns) / 1e9),
+        )
 
     async def _post(
         self, batch: Sequence[NodeEvent], decided: Decided | None = None, following: Sequence[NodeEvent] = ()
@@ -183,7 +211,7 @@ class Poster:
             self._books.commit(changes)
             self._known = known_after(known, changes)
         head = decided.plan.facts.head if changes is None else changes.after
-        return Committed(decided.plan, head, decided.duration_s + time.perf_counter() - started)
+        return Committed(decided.plan, changes, head, decided.duration_s + time.perf_counter() - started)
 
     def decide(self, batch: Sequence[NodeEvent], before: Changes | None = None) -> Decided:
         """Reads and decides one batch, on top of a commit that is under way; blocks. Errors as `Books.read_facts`."""
@@ -217,6 +245,8 @@ class Poster:
         now_ns = time.monotonic_ns()
         for event, outcome in zip(batch, committed.plan.outcomes, strict=True):
             self._count(event, outcome, now_ns)
+        if self._logs_money and committed.changes is not None:
+            log_money(committed.changes)
 
     def _count(self, event: NodeEvent, outcome: Outcome, now_ns: int) -> None:
         latency_s = None
@@ -245,6 +275,12 @@ def outcome_name(outcome: Outcome) -> str:
         "Held": "held",
         "Stale": "stale",
     }[type(outcome).__name__]
+
+
+def _oldest_ns(batch: Sequence[NodeEvent], taken_ns: int) -> int:
+    """When the first of them was read from its node, where that is known, and taken else."""
+    read = (event.seen_at_ns for event in batch if isinstance(event, InvoiceSettled) and event.seen_at_ns)
+    return min(taken_ns, min(read, default=taken_ns))
 
 
 def _take_arrived(arrived: list[NodeEvent], inbox: trio.MemoryReceiveChannel[Sequence[NodeEvent]]) -> None:

@@ -15,8 +15,12 @@ MAX_AGE_S = 15.0
 class Heartbeat:
     """Beaten by a Trio task, read by the HTTP server's threads."""
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, clock: Callable[[], float] = time.monotonic, *, on_beat: Callable[[], None] = lambda: None
+    ) -> None:
+        """`on_beat` hears of every beat in the Trio thread, and must not block."""
         self._clock = clock
+        self._on_beat = on_beat
         self._beaten_at = clock()
 
     async def run(self) -> None:
@@ -28,6 +32,7 @@ class Heartbeat:
     def beat(self) -> None:
         """The loop turns."""
         self._beaten_at = self._clock()
+        self._on_beat()
 
     @property
     def age_s(self) -> float:

@@ -1,4 +1,4 @@
-"""HTTP for machines: /metrics for Prometheus, /healthz and /readyz for whoever starts the process.
+"""HTTP: /metrics for Prometheus, /healthz and /readyz for whoever starts the process, and / for people.
 
 On threads of its own, so that it answers when the Trio loop does not: that is what /healthz is for.
 """
@@ -9,6 +9,7 @@ import socket
 import sys
 import threading
 from collections.abc import Callable
+from functools import partial
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from socketserver import TCPServer
@@ -21,6 +22,8 @@ from daemon.serving import heartbeat as beats
 from daemon.serving.api import Api
 from daemon.serving.heartbeat import Heartbeat
 from daemon.serving.metrics import CONTENT_TYPE, PrometheusMetrics
+from daemon.serving.overview import BooksReader, overview, read_books
+from daemon.serving.page import SECURITY_POLICY, render
 
 MAX_REQUESTS = 8
 """At once; more are turned away. A scraper and two health checks are three."""
@@ -29,6 +32,15 @@ _REQUEST_TIMEOUT_S = 5.0
 """For a client to send its request or take its answer."""
 
 _TEXT = "text/plain; charset=utf-8"
+_HTML = "text/html; charset=utf-8"
+
+_HEADERS = {
+    "Content-Security-Policy": SECURITY_POLICY,
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cache-Control": "no-store",
+}
+"""With every answer: a browser shows what it is given, loads nothing, and keeps nothing."""
 
 Answer = tuple[HTTPStatus, str, bytes]
 log = structlog.get_logger()
@@ -59,6 +71,11 @@ def readiness(api: Api) -> Answer:
     return status, _TEXT, "".join(f"{line}\n" for line in lines).encode()
 
 
+def page(api: Api, heartbeat: Heartbeat, reader: BooksReader) -> Answer:
+    """The page for people; 200 whatever is wrong, for it says what."""
+    return HTTPStatus.OK, _HTML, render(overview(api, heartbeat, reader)).encode()
+
+
 class HttpServer:
     """A running server; `port` is where it really listens."""
 
@@ -77,6 +94,7 @@ class HttpServer:
 
 def start_http(api: Api, *, heartbeat: Heartbeat, metrics: PrometheusMetrics, host: str, port: int) -> HttpServer:
     """Listens and serves; raises OSError when the address cannot be had."""
+    reader = BooksReader(partial(read_books, api))
     server = HttpServer(
         host,
         port,
@@ -84,6 +102,7 @@ def start_http(api: Api, *, heartbeat: Heartbeat, metrics: PrometheusMetrics, ho
             "/metrics": lambda: (HTTPStatus.OK, CONTENT_TYPE, metrics.page()),
             "/healthz": lambda: health(heartbeat),
             "/readyz": lambda: readiness(api),
+            "/": lambda: page(api, heartbeat, reader),
         },
     )
     log.info("http.listening", host=host, port=server.port)
@@ -139,6 +158,8 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_response(status)
         self.send_header("Content-Type", content_type)
         self.send_header("Content-Length", str(len(body)))
+        for name, value in _HEADERS.items():
+            self.send_header(name, value)
         self.end_headers()
         self.wfile.write(body)
 

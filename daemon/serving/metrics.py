@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Final
 
 from prometheus_client import (
     CollectorRegistry,
@@ -18,8 +19,12 @@ from prometheus_client import (
 
 from daemon.domain.cursors import LndCursor
 from daemon.domain.outcomes import DepositsChanged
-from daemon.domain.status import ChainStatus
+from daemon.domain.status import ChainStatus, NodeStatus
 from daemon.posting.board import Board
+from daemon.posting.poster import Backlog
+from daemon.serving.figures import Reading
+from daemon.serving.live_metrics import LiveCollector
+from daemon.serving.money_metrics import MoneyCollector
 from daemon.serving.status import open_gaps
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -28,6 +33,22 @@ _LATENCY_BUCKETS_S = (0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5
 _COMMIT_BUCKETS_EVENTS = (1, 2, 5, 10, 25, 50, 100, 250)
 """Up to the bound of one commit."""
 
+OUTCOMES: Final = (
+    "posted",
+    "posted_unpriced",
+    "already_posted",
+    "suspended",
+    "part_of_opening",
+    "gap",
+    "cursor_moved",
+    "adopted",
+    "deposits_changed",
+    "held",
+    "stale",
+)
+"""`daemon.posting.poster.outcome_name`. They stand at 0 from the start: else the first suspense or gap of a process
+would be no rise in Prometheus' eyes."""
+
 
 class PrometheusMetrics:
     """Implements `daemon.domain.ports.Metrics`, and counts what the API does.
@@ -35,7 +56,7 @@ class PrometheusMetrics:
     Labels are bounded: outcomes, causes, configured nodes, methods of our own services, status codes.
     """
 
-    def __init__(self, *, board: Board, version: str) -> None:
+    def __init__(self, *, board: Board, version: str, blink_metrics: bool = False) -> None:
         self._registry = registry = CollectorRegistry()
         ProcessCollector(registry=registry)
         PlatformCollector(registry=registry)
@@ -69,12 +90,25 @@ class PrometheusMetrics:
         self._retries = Counter(
             "tellerd_commit_retries", "Commits tried again, by cause.", ["cause"], registry=registry
         )
+        for outcome in OUTCOMES:
+            self._outcomes.labels(outcome)
+        for outcome in ("posted", "posted_unpriced", "suspended"):
+            self._received.labels(outcome)
+        for cause in ("conflict", "unavailable"):
+            self._retries.labels(cause)
         self._leader = Gauge("tellerd_leader", "1 while this process holds the lease.", registry=registry)
         self._node_gauges(registry)
         self._chain_counters(registry)
         Gauge(
             "tellerd_feed_sequence", "The newest event this process has committed or read.", registry=registry
         ).set_function(lambda: board.sequence)
+        self._api(registry)
+        self._live = LiveCollector(board)
+        self._money = MoneyCollector(blink=blink_metrics)
+        registry.register(self._live)
+        registry.register(self._money)
+
+    def _api(self, registry: CollectorRegistry) -> None:
         self._calls = Counter(
             "tellerd_api_calls",
             "gRPC calls that ended, by method and status code.",
@@ -120,20 +154,40 @@ class PrometheusMetrics:
             ["topic"],
             registry=registry,
         )
+        for state in ("detected", "confirmed", "settled", "dropped", "reversed"):
+            self._deposits.labels(state)
+        for state in ("settled", "reversed"):
+            self._deposit_amounts.labels(state)
+        for topic in ("sequence", "rawtx", "rawblock", "queue"):
+            self._hints_lost.labels(topic)
+
+    def show_nodes(self, statuses: Sequence[NodeStatus]) -> None:
+        """Adds how often each node was reached, and how far the books are behind it."""
+        self._live.nodes = statuses
+        for status in statuses:
+            self._connected.labels(status.name)
+
+    def show_feed(self, lags: Callable[[], Sequence[int]]) -> None:
+        """Adds the feed's subscribers; `lags` is called at each scrape."""
+        self._live.lags = lags
+
+    def show_posting(self, backlog: Callable[[], Backlog] | None) -> None:
+        """Adds what waits for posting, called at each scrape; None takes it away: nothing is posted here."""
+        self._live.backlog = backlog
+
+    def show_figures(self, reading: Reading | None) -> None:
+        """Shows what the database says; None takes it away."""
+        self._money.show(reading)
 
     def show_chain(self, status: ChainStatus) -> None:
         """Adds the gauges of the chain, read from its status at each scrape."""
+        self._live.chain = status
 
         def gauge(name: str, what: str, read: Callable[[], float]) -> None:
             Gauge(name, what, registry=self._registry).set_function(read)
 
         gauge("tellerd_chain_connected", "1 while bitcoind is followed.", lambda: status.connected)
         gauge("tellerd_chain_halted", "1 while only a person can mend it: see the log.", lambda: status.halted)
-        gauge(
-            "tellerd_chain_height", "The last block in the books.", lambda: status.cursor.height if status.cursor else 0
-        )
-        gauge("tellerd_chain_tip", "bitcoind's newest block.", lambda: status.tip.height if status.tip else 0)
-        gauge("tellerd_chain_blocks_behind", "Blocks that are not in the books yet.", lambda: status.blocks_behind or 0)
         gauge(
             "tellerd_chain_catch_up_blocks_per_second",
             "How fast a long way to the tip goes; 0 at the tip.",

@@ -40,6 +40,7 @@ class Database:
     policies: ports.Policies
     scripts: ports.Scripts
     api_keys: ports.ApiKeys
+    figures: ports.Figures
     foreign_addresses: Callable[[Callable[[str], bytes]], ports.ForeignAddresses]
     another: Any
 
@@ -77,6 +78,7 @@ def _database(store: MemoryStore | MongoStore, another: Any) -> Database:
         policies=store.policies,
         scripts=store.scripts,
         api_keys=store.api_keys,
+        figures=store.figures,
         foreign_addresses=store.foreign_addresses,
         another=another,
     )

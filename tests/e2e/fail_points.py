@@ -36,7 +36,8 @@ class Point:
 
 
 POINTS: Final = (
-    Point("before reading facts", "aggregate", names.HEAD, in_transaction=False),
+    # Of the head and the cursors the daemon knows what its last commit left: it begins with the keys.
+    Point("before reading facts", "aggregate", names.KEYS, in_transaction=False),
     Point("before marking paid", "update", names.INVOICES, in_transaction=False),
     Point("before taking keys", "insert", names.KEYS, in_transaction=True),
     Point("before moving balances", "update", names.BALANCES, in_transaction=True),

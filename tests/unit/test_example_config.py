@@ -19,6 +19,7 @@ from daemon.config import (
     DepositsConfig,
     HttpConfig,
     LndConfig,
+    LogConfig,
     MongoConfig,
     PostingConfig,
     PricesConfig,
@@ -36,6 +37,7 @@ SECTIONS: dict[str, type[BaseModel]] = {
     "api": ApiConfig,
     "http": HttpConfig,
     "posting": PostingConfig,
+    "log": LogConfig,
 }
 
 
@@ -70,6 +72,7 @@ def test_the_example_is_read_as_it_is(folder: Path) -> None:
     config = load(folder, EXAMPLE.read_text())
     assert (config.bitcoind, config.prices) == (None, None)
     assert (config.api, config.http, config.posting) == (ApiConfig(), HttpConfig(), PostingConfig())
+    assert config.log == LogConfig()
 
 
 def test_every_key_is_in_the_example() -> None:
@@ -89,7 +92,7 @@ def test_what_the_example_shows_as_defaults_are_the_defaults(folder: Path) -> No
     config = load(folder, shown)
     places = {key: folder / name for key, name in API_FILES.items()}
     assert config.api == ApiConfig().model_copy(update=places)
-    assert (config.http, config.posting) == (HttpConfig(), PostingConfig())
+    assert (config.http, config.posting, config.log) == (HttpConfig(), PostingConfig(), LogConfig())
     assert config.deposits == DepositsConfig()
     for section in (config.mongo, config.prices, config.bitcoind):
         assert section is not None
@@ -120,3 +123,4 @@ def test_the_readme_has_every_key_with_its_default() -> None:
                 assert rows[f"{name}.{key}"] == f"{default:g}"
     assert rows["api.listen"] == str(ApiConfig().listen)
     assert rows["http.listen"] == str(HttpConfig().listen)
+    assert (rows["log.level"], rows["log.format"]) == (LogConfig().level, LogConfig().format)

@@ -5,9 +5,14 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from daemon.domain.status import ChainStatus
+from adapters.memory import MemoryStore
+from adapters.prices.nothing import NoPrice
+from daemon.domain.status import ChainStatus, NodeStatus
 from daemon.posting.board import Board
+from daemon.posting.poster import Backlog
+from daemon.serving.figures import FigureReader
 from daemon.serving.metrics import PrometheusMetrics
+from tests.samples import block_at
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
@@ -28,11 +33,22 @@ def test_every_test_that_proves_a_guarantee_is_there() -> None:
     assert missing == []
 
 
+def full_metrics() -> PrometheusMetrics:
+    """All that a leader shows, once everything was read."""
+    store = MemoryStore()
+    metrics = PrometheusMetrics(board=Board(), version="0")
+    metrics.show_chain(ChainStatus(tip=block_at(7), cursor=block_at(5)))
+    metrics.show_nodes([NodeStatus(name="lnd1")])
+    metrics.show_feed(lambda: [1])
+    metrics.show_posting(lambda: Backlog(batches=0, capacity_batches=16, oldest_s=0.0))
+    reader = FigureReader(figures=store.figures, deposits=store.deposits, prices=NoPrice(), show=metrics.show_figures)
+    metrics.show_figures(reader.read())
+    return metrics
+
+
 def test_every_metric_is_described() -> None:
     """Under the name that Prometheus gets, buckets and sums left out."""
-    metrics = PrometheusMetrics(board=Board(), version="0")
-    metrics.show_chain(ChainStatus())
-    page = metrics.page().decode()
+    page = full_metrics().page().decode()
     served = {
         name for name in re.findall(r"^# TYPE (tellerd_\w+)", page, re.MULTILINE) if not name.endswith("_created")
     }

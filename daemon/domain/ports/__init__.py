@@ -26,6 +26,7 @@ from daemon.domain.ports.chain import (
     WatchedScript,
 )
 from daemon.domain.ports.deposits import Addresses, Deposits, Policies
+from daemon.domain.ports.figures import BookTotals, Figures, SuspenseTotal, SystemWallet
 from daemon.domain.ports.ledger import (
     AccountEntry,
     AccountRow,
@@ -59,12 +60,14 @@ __all__ = [
     "Audit",
     "AuditedJournal",
     "AuditedLink",
+    "BookTotals",
     "Books",
     "ChainHint",
     "ChainInfo",
     "ChainNode",
     "Deposits",
     "DerivedAddress",
+    "Figures",
     "ForeignAddresses",
     "HeaderInfo",
     "HintsLost",
@@ -92,6 +95,8 @@ __all__ = [
     "StoreProbe",
     "StoredEvent",
     "StoredInvoice",
+    "SuspenseTotal",
+    "SystemWallet",
     "TipChanged",
     "TrialBalancePage",
     "TxAdded",

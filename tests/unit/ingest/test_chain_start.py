@@ -122,6 +122,7 @@ async def test_a_node_that_is_away_is_waited_for(autojump_clock: MockClock) -> N
     async with teller.follow():
         await trio.sleep(120)
         assert not teller.status.connected
+        assert not teller.status.connections
         assert teller.status.state.startswith("waiting")
         assert "connection refused" in teller.status.last_error
         assert teller.chain.asked["info"] < 30
@@ -149,6 +150,7 @@ async def test_a_node_that_goes_away_later_is_waited_for(autojump_clock: MockClo
             await until(lambda teller=teller, seen=seen: teller.state(seen) is DepositState.DETECTED)  # type: ignore[misc]
             assert teller.state(paid) is DepositState.CONFIRMED
             assert [state.problem for state in teller.states] == [f"away at {call}"]
+            assert teller.status.connections == 2
 
 
 async def test_a_refusal_halts_the_chain_alone(autojump_clock: MockClock) -> None:

@@ -268,6 +268,25 @@ class TestStream:
             await eventually(lambda: teller.credited_sat == 2000)
             assert teller.status.connected
         assert teller.metrics.connected[:2] == [True, False]
+        assert teller.status.connections == teller.metrics.connected.count(True) >= 2
+
+    async def test_the_newest_settle_index_that_was_told_is_in_the_status(self) -> None:
+        """Whatever order they come in; what an earlier connection told does not count any more."""
+        teller = Teller()
+        async with teller.follow():
+            await opened(teller)
+            assert teller.status.told_settle_index == 0
+            teller.node.deliver_live = False
+            events = [teller.node.settle(teller.expected_invoice(name)) for name in "abc"]
+            for event in (events[2], events[0], events[1]):
+                teller.node.send([event])
+            await eventually(lambda: teller.credited_sat == 3000)
+            assert teller.status.told_settle_index == 3
+            teller.node.go_away("restarting")
+            await eventually(lambda: not teller.status.connected)
+            teller.node.come_back()
+            await eventually(lambda: teller.status.connected)
+            assert teller.status.told_settle_index == 0
 
     async def test_a_wrong_network_is_a_mistake_in_the_configuration(self) -> None:
         """Not waited out: it will not mend itself."""

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
@@ -22,7 +23,7 @@ from daemon.domain.node_events import NodeEvent, NodeOpened
 from daemon.domain.outcomes import DepositsChanged
 from daemon.domain.ports import Books
 from daemon.posting.board import Board
-from daemon.posting.poster import INBOX_BATCHES, MAX_BATCH, MAX_CONFLICTS, Poster
+from daemon.posting.poster import INBOX_BATCHES, MAX_BATCH, MAX_CONFLICTS, Backlog, Poster
 from tests.samples import MORNING_MS, NODE, block_at, chain_moved, connected, output, seen, settled
 
 OPENED = NodeOpened(
@@ -170,6 +171,41 @@ async def test_a_commit_has_at_most_a_batch(desk: Desk) -> None:
     assert desk.counts.batches == [MAX_BATCH, MAX_BATCH, 100]
     assert desk.suspense_sat() == 2 * MAX_BATCH + 100
     assert [cursor.settle_index for cursor in desk.counts.cursors] == [250, 500, 600]
+
+
+class Watched:
+    """`Books` that tell when they are read."""
+
+    def __init__(self, books: Books, on_read: Callable[[], None]) -> None:
+        self._books = books
+        self._on_read = on_read
+
+    def read_facts(self, wanted: Wanted) -> Facts:
+        """The store's."""
+        self._on_read()
+        return self._books.read_facts(wanted)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._books, name)
+
+
+async def test_the_backlog_tells_how_long_the_oldest_event_waits(desk: Desk) -> None:
+    """From reading it from the node, where that is known; nothing waits before and after."""
+    waiting: list[Backlog] = []
+    send, receive = trio.open_memory_channel[Sequence[NodeEvent]](INBOX_BATCHES)
+    poster = desk.poster(Watched(desk.store.books, lambda: waiting.append(poster.backlog(receive))))
+    nothing = Backlog(batches=0, capacity_batches=INBOX_BATCHES, oldest_s=0.0)
+    assert poster.backlog(receive) == nothing
+    read_ns = time.monotonic_ns() - 90 * 10**9
+    send.send_nowait([replace(settled("old", 1, 1_000), seen_at_ns=read_ns), *payments(2, 2 * MAX_BATCH)])
+    send.send_nowait(payments(501, 502))
+    send.close()
+    await poster.run(receive)
+    # The second read looks ahead, while the first batch is not in the books yet.
+    assert [one.batches for one in waiting] == [1, 1, 0]
+    assert 90.0 <= waiting[0].oldest_s <= waiting[1].oldest_s <= (time.monotonic_ns() - read_ns) / 1e9
+    assert 0.0 < waiting[2].oldest_s < 60.0
+    assert poster.backlog(receive) == nothing
 
 
 async def test_full_batches_are_not_made_fuller(desk: Desk) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Generator, Iterator, Sequence
 
 import pytest
 
@@ -109,3 +109,30 @@ def test_it_ends_when_nobody_wants_it() -> None:
     outbox = Outbox([row(number) for number in range(1, 10)])
     assert len(list(follow(outbox, Board(), wanted=3))) == 3
     assert list(follow(outbox, Board(), wanted=0)) == []
+
+
+def test_a_subscriber_is_behind_by_what_it_has_not_taken() -> None:
+    """An event counts as taken when the next one is asked for; one that a filter leaves out is not waited for."""
+    outbox, board = Outbox([row(1), row(2, type_="other"), row(3)]), Board()
+    feed = Feed(outbox, board, poll_s=0.01)
+    assert feed.lags() == []
+    stream = feed.follow(after_sequence=0, types=["invoice.settled"], wallet_ids=(), is_wanted=lambda: True)
+    board.publish(sequence=3)
+    next(stream)
+    assert feed.lags() == [3]
+    next(stream)
+    assert feed.lags() == [1]
+    assert isinstance(stream, Generator)
+    stream.close()
+    assert feed.lags() == []
+
+
+def test_a_subscriber_that_is_ahead_of_this_process_is_not_behind() -> None:
+    """Rows of another process are read before this one knows of them."""
+    feed = Feed(Outbox([row(1), row(2)]), Board(), poll_s=0.01)
+    stream = feed.follow(after_sequence=0, types=(), wallet_ids=(), is_wanted=lambda: True)
+    next(stream)
+    next(stream)
+    assert feed.lags() == [0]
+    assert isinstance(stream, Generator)
+    stream.close()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import http.client
 import socket
 from collections.abc import Iterator
@@ -22,11 +24,15 @@ class Site:
     now: list[float]
 
     def get(self, path: str) -> tuple[int, str]:
+        status, body, _ = self.get_with_headers(path)
+        return status, body
+
+    def get_with_headers(self, path: str) -> tuple[int, str, dict[str, str]]:
         connection = http.client.HTTPConnection("127.0.0.1", self.server.port, timeout=20)
         try:
             connection.request("GET", path)
             response = connection.getresponse()
-            return response.status, response.read().decode()
+            return response.status, response.read().decode(), dict(response.getheaders())
         finally:
             connection.close()
 
@@ -102,9 +108,33 @@ def test_metrics_are_served_with_their_units(site: Site) -> None:
     assert 'tellerd_received_satoshis_total{outcome="already_posted"}' not in page
 
 
+def test_the_page_for_people_allows_its_own_style_and_nothing_else(site: Site) -> None:
+    """The policy names the style by its hash: what a browser would not take would look like a broken page."""
+    status, html, headers = site.get_with_headers("/")
+    assert (status, headers["Content-Type"]) == (200, "text/html; charset=utf-8")
+    assert "all is well" in html
+    style = html.partition("<style>")[2].partition("</style>")[0]
+    digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
+    policy = headers["Content-Security-Policy"]
+    assert policy.startswith("default-src 'none';")
+    assert policy.endswith(f"style-src 'sha256-{digest}'")
+    assert headers["X-Content-Type-Options"] == "nosniff"
+    assert site.get_with_headers("/healthz")[2]["Content-Security-Policy"] == policy
+
+
+def test_the_page_is_served_whatever_is_wrong(site: Site) -> None:
+    """200 from a standby without a database: a person is to read why."""
+    site.bank.probe.away = "no primary"
+    site.bank.api.gate.stand_by()
+    status, html = site.get("/")
+    assert status == 200
+    assert "The books cannot be read: no primary" in html
+    assert "standby: another daemon leads" in html
+
+
 def test_other_paths_are_not_found(site: Site) -> None:
     """And POST is not implemented."""
-    assert site.get("/")[0] == 404
+    assert site.get("/nothing")[0] == 404
 
 
 def test_clients_that_say_nothing_are_bounded(site: Site) -> None:

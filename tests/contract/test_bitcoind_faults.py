@@ -525,7 +525,7 @@ def test_a_url_that_cannot_be_is_misconfigured(url: str, said: str) -> None:
 def test_either_cookie_or_password(credentials: dict[str, object]) -> None:
     """One of them, whole."""
     with pytest.raises(Misconfigured, match="set either rpc_cookie_file, or rpc_user and rpc_password_file"):
-        BitcoindNode(name="bitcoind", rpc_url="http://127.0.0.1:8332", **credentials)  # type: ignore[arg-type]
+        BitcoindNode(name="bitcoind", rpc_url="http://127.0.0.1:8332", **credentials)  # type: ignore[arg-type]  # of two types
 
 
 def assert_no_secret(error: BaseException, secret: str) -> None:

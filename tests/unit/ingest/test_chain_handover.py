@@ -236,9 +236,9 @@ class TestBackScan:
                 if not garbled.is_set():
                     garbled.set()
                     return b"half a block"
-                return real(block_hash)  # type: ignore[arg-type]
+                return real(block_hash)  # type: ignore[arg-type]  # as it was given
 
-            teller.chain.block = block  # type: ignore[method-assign]
+            teller.chain.block = block  # type: ignore[method-assign]  # this one node answers so
             learn(teller)
             await until(lambda: unscanned(teller.store) == 0)
             assert garbled.is_set()

@@ -145,9 +145,9 @@ async def test_a_node_that_goes_away_later_is_waited_for(autojump_clock: MockClo
             teller.chain.before[call] = fail
             teller.chain.mine(paid := teller.payment())
             seen = teller.pay()
-            await until(lambda call=call, teller=teller: call not in teller.chain.before, f"{call} was not asked")  # type: ignore[misc]
+            await until(lambda call=call, teller=teller: call not in teller.chain.before, f"{call} was not asked")  # type: ignore[misc]  # a lambda with defaults
             await teller.live()
-            await until(lambda teller=teller, seen=seen: teller.state(seen) is DepositState.DETECTED)  # type: ignore[misc]
+            await until(lambda teller=teller, seen=seen: teller.state(seen) is DepositState.DETECTED)  # type: ignore[misc]  # a lambda with defaults
             assert teller.state(paid) is DepositState.CONFIRMED
             assert [state.problem for state in teller.states] == [f"away at {call}"]
             assert teller.status.connections == 2

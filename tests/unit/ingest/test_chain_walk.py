@@ -124,7 +124,7 @@ class TestCatchingUp:
         async with teller.follow():
             await teller.live()
             await until(lambda: all(teller.state(tx) is DepositState.SETTLED for tx in paid))
-        assert [teller.deposit(tx).block.height for tx in paid] == [6, 7, 8, 15, 14, 13, 12, 11, 10, 9]  # type: ignore[union-attr]
+        assert [teller.deposit(tx).block.height for tx in paid] == [6, 7, 8, 15, 14, 13, 12, 11, 10, 9]  # type: ignore[union-attr]  # all are in blocks
         assert teller.credited_sat == len(paid) * CREDITED_SAT
         assert any(move.disconnected for move in teller.moves), "the reorg came too early to be one"
 

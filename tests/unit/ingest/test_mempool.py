@@ -57,7 +57,7 @@ class TestHints:
             teller.chain.hints_lost = True
             for _ in range(2):
                 unannounced = teller.pay()
-                await until(lambda tx=unannounced: teller.state(tx) is DepositState.DETECTED)  # type: ignore[misc]
+                await until(lambda tx=unannounced: teller.state(tx) is DepositState.DETECTED)  # type: ignore[misc]  # a lambda with a default
             assert teller.status.hints == "silent"
             before_s = trio.current_time()
             next_one = teller.pay()

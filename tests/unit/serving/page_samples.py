@@ -84,7 +84,7 @@ def books(**changed: object) -> BooksView:
         pending_count=0,
         pending_sat=0,
     )
-    return replace(whole, **changed)  # type: ignore[arg-type]
+    return replace(whole, **changed)  # type: ignore[arg-type]  # fields by name
 
 
 def view(**changed: object) -> Overview:
@@ -105,7 +105,7 @@ def view(**changed: object) -> Overview:
         books=books(),
         books_problem="",
     )
-    return replace(whole, **changed)  # type: ignore[arg-type]
+    return replace(whole, **changed)  # type: ignore[arg-type]  # fields by name
 
 
 def text(shown: Overview) -> str:

@@ -111,7 +111,7 @@ def test_every_outcome_is_counted_from_zero() -> None:
         outcomes.Held: outcomes.Held("k", "no price"),
         outcomes.Stale: outcomes.Stale("k"),
     }
-    names = {outcome_name(samples[kind]) for kind in typing.get_args(outcomes.Outcome)}  # type: ignore[arg-type]
+    names = {outcome_name(samples[kind]) for kind in typing.get_args(outcomes.Outcome)}  # type: ignore[arg-type]  # one sample of each kind
     assert names | {"posted_unpriced"} == set(OUTCOMES)
     page = PrometheusMetrics(board=Board(), version="0").page().decode().splitlines()
     assert [name for name in OUTCOMES if f'tellerd_outcomes_total{{outcome="{name}"}} 0.0' not in page] == []

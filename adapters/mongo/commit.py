@@ -41,8 +41,9 @@ from daemon.domain.errors import Conflict, InvariantViolation, LeaseLost
 _MOST_INPUTS_IN_A_COMMAND = 50_000
 """Input outpoints of the deposits in one command: 4 MB, where MongoDB takes 16. A tx has at most some 24,000."""
 
-_MOST_DEPOSITS_IN_A_COMMAND = 5_000
-"""Deposits in one command: 4 MB without their inputs."""
+_MOST_IN_A_COMMAND = 5_000
+"""Documents in one command: 5 MB of the largest kind, without the inputs of deposits. A block that somebody has
+filled with outputs to our wallets makes 25,000 deposits and twice as many rows of the feed."""
 
 
 class Writer:
@@ -154,8 +155,7 @@ class Writer:
             document = {name: value for name, value in pending_of(pending).items() if name not in query}
             updates.append({"q": query, "u": {"$setOnInsert": document}, "upsert": True})
         self._update(names.PENDING_RECEIVES, updates)
-        if deletes:
-            self._command({"delete": names.PENDING_RECEIVES, "deletes": deletes, "ordered": True})
+        self._in_commands("delete", names.PENDING_RECEIVES, "deletes", deletes)
 
     def _move_head(self, changes: Changes) -> None:
         before = changes.before
@@ -175,8 +175,7 @@ class Writer:
         raise Conflict("the head moved meanwhile")
 
     def _insert(self, collection: str, documents: Sequence[Document]) -> None:
-        if documents:
-            self._command({"insert": collection, "documents": documents, "ordered": True})
+        self._in_commands("insert", collection, "documents", documents)
 
     def _put(self, collection: str, documents: Sequence[Document]) -> None:
         """Replaces documents whole, or makes them."""
@@ -184,9 +183,18 @@ class Writer:
 
     def _update(self, collection: str, updates: Sequence[Document]) -> int:
         """Returns how many documents matched."""
-        if not updates:
-            return 0
-        return int(self._command({"update": collection, "updates": updates, "ordered": True})["n"])
+        return self._in_commands("update", collection, "updates", updates)
+
+    def _in_commands(self, verb: str, collection: str, field: str, items: Sequence[Document]) -> int:
+        """As many commands as it takes: a commit can be larger than one holds. Returns how many documents matched."""
+        return sum(
+            int(
+                self._command({verb: collection, field: items[start : start + _MOST_IN_A_COMMAND], "ordered": True})[
+                    "n"
+                ]
+            )
+            for start in range(0, len(items), _MOST_IN_A_COMMAND)
+        )
 
     def _command(self, command: Document) -> Document:
         """A raw write command: unlike PyMongo's helpers it leaves `_id` to the server where there is none."""
@@ -204,7 +212,7 @@ def _in_parts(deposits: Sequence[Deposit]) -> Iterator[list[Deposit]]:
     inputs = 0
     for deposit in deposits:
         inputs += len(deposit.inputs)
-        if part and (inputs > _MOST_INPUTS_IN_A_COMMAND or len(part) == _MOST_DEPOSITS_IN_A_COMMAND):
+        if part and (inputs > _MOST_INPUTS_IN_A_COMMAND or len(part) == _MOST_IN_A_COMMAND):
             yield part
             part, inputs = [], len(deposit.inputs)
         part.append(deposit)

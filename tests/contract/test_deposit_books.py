@@ -21,6 +21,7 @@ from daemon.domain.errors import Conflict
 from daemon.domain.identifiers import Outpoint, WalletId, deposit_key, outpoint_of
 from daemon.domain.money import Currency
 from daemon.domain.node_events import NodeOpened
+from daemon.domain.outbox import OutboxEvent, OutboxRow
 from daemon.matching.plan import Plan, Step
 from daemon.posting.seal import seal
 from regtest.mongod import Mongod
@@ -409,3 +410,13 @@ def test_a_batch_without_the_chain_costs_one_query(teller: Teller) -> None:
     with Profile(teller.store) as profile:
         teller.store.books.read_facts(Wanted(keys={"k"}, pubkeys={NODE}))
     assert [collection for collection, _ in profile.reads()] == ["teller_head"]
+
+
+@pytest.mark.mongo
+def test_a_commit_may_be_larger_than_a_command_of_mongodb_holds(teller: Teller) -> None:
+    """A block that somebody has filled with outputs to our wallets makes more rows of the feed than 16 MB hold."""
+    event = OutboxEvent(
+        type="deposit.detected", key="chain:a", occurred_at_ms=MORNING_MS, wallet_ids=(), payload={"text": "x" * 3_000}
+    )
+    committed(teller, outbox=[OutboxRow(sequence, event, None) for sequence in range(1, 6_001)])
+    assert len(teller.store.ledger.events(after_sequence=5_990, limit=100)) == 10

@@ -29,7 +29,8 @@ MOVE_BLOCKS: Final = 100
 
 MOVE_OUTPUTS: Final = 250
 """Outputs for wallets in one move, as in any commit; a single block may have more, at most some 25,000 (a
-limit of its size): seconds of one commit."""
+limit of its size): seconds of one commit, and a transaction that MongoDB's cache must hold (0.5 GB refused
+15,000)."""
 
 MOVE_S: Final = 2.0
 """A move that is not full is told after this: what a slow catch-up has found is not kept back."""

@@ -43,7 +43,9 @@ class Bank:
         self.settings = settings
         self.folder = folder
         self.database = f"bank_{uuid.uuid4().hex[:12]}"
-        self.db = MongoClient[dict[str, Any]](stack.mongod.url, tz_aware=True)[self.database]
+        # Majority, as tellerd reads: else a test sees a commit moments before the daemon itself does.
+        client = MongoClient[dict[str, Any]](stack.mongod.url, tz_aware=True, readConcernLevel="majority")
+        self.db = client[self.database]
         self.tellerd = self.daemon("tellerd")
         self._daemons = [self.tellerd]
 

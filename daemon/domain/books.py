@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from enum import StrEnum
 
 from daemon.domain.chain import ChainCursor, Deposit, PendingReceive
 from daemon.domain.cursors import LndCursor
@@ -72,15 +73,30 @@ class SuspenseEntry:
     assigned_to: WalletId | None = None
 
 
+class GapState(StrEnum):
+    """Where a gap stands: it waits for a person, its reason is known, or it is over."""
+
+    OPEN = "open"
+    EXPLAINED = "explained"
+    CLOSED = "closed"
+
+
 @dataclass(slots=True, kw_only=True)
 class Gap:
-    """Something that must be explained by a person; counted, never mended silently."""
+    """Something that does not add up: counted, never mended silently.
+
+    `amount_msat` is above zero where the nodes hold more than the books say. `reference` names it outside, as a
+    payment hash or a txid; `node` is the LND's name or "bitcoind", where it is one's.
+    """
 
     key: str
     kind: str
     detail: str
     amount_msat: int
     seen_at_ms: int
+    state: GapState = GapState.OPEN
+    reference: str = ""
+    node: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

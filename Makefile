@@ -29,6 +29,10 @@ test: check ## check, then run all tests, fast ones first
 	$(BIN)/python -m regtest.chromium # for the test of the page: unpacked where it is not in the cache
 	$(BIN)/pytest --numprocesses 2 --dist loadfile $(ARGS) # two: most of the time they wait for nodes
 
+.PHONY: compose-test
+compose-test: $(STAMP) ## try docker-compose.regtest.yml on a Docker engine; ARGS=--own-engine starts one
+	$(BIN)/pytest tests/compose $(ARGS)
+
 .PHONY: check
 check: $(STAMP) ## formatting, lint, types, import rules, API rules
 	$(BIN)/ruff format --check $(CODE) protos
@@ -61,10 +65,12 @@ UV_COMPILE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --g
 requirements: $(STAMP) ## pin the versions of pyproject.toml, with hashes
 	$(UV_COMPILE) --extra dev --output-file tests/requirements.txt
 	$(UV_COMPILE) --constraint tests/requirements.txt --output-file ops/requirements.txt
+	$(BIN)/python -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["build-system"]["requires"], sep="\n")' \
+		| $(subst pyproject.toml,-,$(UV_COMPILE)) --constraint tests/requirements.txt --output-file ops/build-requirements.txt
 
 .PHONY: clean
 clean: ## remove what was made here: the virtual environment, stubs, caches
-	rm -rf $(VENV) adapters/grpc_api/_pb adapters/lnd/_pb build dist
+	rm -rf $(VENV) adapters/grpc_api/_pb adapters/lnd/_pb adapters/prices/_pb build dist
 	rm -rf .coverage .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache htmlcov
 	find daemon adapters protos tests regtest -name __pycache__ -prune -exec rm -rf {} + 2>/dev/null || true
 

@@ -59,7 +59,7 @@ class Bitcoind(Node):
             "-rpcbind=127.0.0.1",
             "-rpcallowip=127.0.0.1",
             f"-rpcport={self.rpc_port}",
-            f"-rpcauth={_salted('lnd', self.lnd_password)}",
+            f"-rpcauth={rpcauth('lnd', self.lnd_password)}",
             f"-zmqpubrawblock={self.zmq_rawblock}",
             f"-zmqpubrawtx={self.zmq_rawtx}",
             f"-zmqpubsequence={self.zmq_sequence}",
@@ -180,7 +180,7 @@ def _result(method: str, status: int, payload: bytes) -> Any:
     return answer["result"]
 
 
-def _salted(user: str, password: str) -> str:
+def rpcauth(user: str, password: str) -> str:
     """The value of -rpcauth: a salted hash, which may stand on a command line."""
     salt = secrets.token_hex(16)
     return f"{user}:{salt}${hmac.new(salt.encode(), password.encode(), hashlib.sha256).hexdigest()}"

@@ -31,26 +31,34 @@ class Mirror:
     keyring: str
 
 
-def unpack(package: str, folder: Path, *, also: tuple[str, ...] = ()) -> None:
+def unpack(
+    package: str,
+    folder: Path,
+    *,
+    also: tuple[str, ...] = (),
+    suite: str = SUITE,
+    shared: tuple[str, ...] = ("fonts",),
+) -> None:
     """Unpack `package` and every library it needs into `folder`; CannotMake if the machine has no Debian mirror.
 
-    `also` are packages that it needs, too, and that are no libraries: data, fonts.
+    `also` are packages that it needs, too, and that are no libraries: data, fonts. Of usr/share only the folders named
+    in `shared` stay; the rest is manuals and the like.
     """
     for tool in ("apt-get", "apt-cache", "apt-config", "dpkg"):
         if shutil.which(tool) is None:
             raise CannotMake(f"`{tool}` is not on PATH: not a Debian machine")
     private = folder / ".apt"
-    apt = _private_apt(private, debian_mirror())
-    what = f"fetching {package} from Debian {SUITE}"
+    apt = _private_apt(private, debian_mirror(), suite)
+    what = f"fetching {package} from Debian {suite}"
     run(("apt-get", "update", "--error-on=any"), what, environment=apt)
     packages = _with_libraries((package, *also), apt)
     run(("apt-get", "download", *packages), what, folder=private, environment=apt)
     for archive in sorted(private.glob("*.deb")):
         run(("dpkg", "-x", str(archive), str(folder)), f"unpacking {archive.name}", timeout_s=QUERY_S)
     shutil.rmtree(private)
-    for shared in (folder / "usr" / "share").glob("*"):
-        if shared.name != "fonts":  # the rest is manuals and the like
-            shutil.rmtree(shared)
+    for unpacked in (folder / "usr" / "share").glob("*"):
+        if unpacked.name not in shared:
+            shutil.rmtree(unpacked)
 
 
 def with_own_loader(folder: Path, program: str) -> tuple[str, ...]:
@@ -101,7 +109,7 @@ def _fields(stanza: str) -> dict[str, str]:
     return {name.strip().lower(): value.strip() for name, value in pairs}
 
 
-def _private_apt(private: Path, mirror: Mirror) -> dict[str, str]:
+def _private_apt(private: Path, mirror: Mirror, suite: str) -> dict[str, str]:
     """An apt of our own under `private`; returns the environment that makes apt use it.
 
     Of the machine's configuration only how it reaches the network is kept (Acquire: a proxy, say); its hooks would
@@ -110,7 +118,7 @@ def _private_apt(private: Path, mirror: Mirror) -> dict[str, str]:
     for needed in ("state/lists/partial", "cache/archives/partial"):
         (private / needed).mkdir(parents=True)
     (private / "status").touch()
-    (private / "sources.list").write_text(f"deb [signed-by={mirror.keyring}] {mirror.uri} {SUITE} main\n")
+    (private / "sources.list").write_text(f"deb [signed-by={mirror.keyring}] {mirror.uri} {suite} main\n")
     dump = _output(("apt-config", "dump"), {}).splitlines()
     network = [line for line in dump if line.startswith("Acquire::") and "::IndexTargets" not in line]
     settings = {

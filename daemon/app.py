@@ -3,8 +3,8 @@
     services    HTTP, gRPC, heartbeat, prices, SIGHUP: from start to end, as leader and as standby
     leadership  wait for the lease, then:
       pipeline    lease renewal, posting, snapshot sweep
-        intake      one follower and one look-up loop per Lightning node, the follower of the chain, adoption
-                    of other programs' journals and addresses
+        intake      one follower, one look-up loop and one keeper of hold invoices per Lightning node, the follower of
+                    the chain, adoption of other programs' journals and addresses, the comparison of books and nodes
 
 Shutdown runs from the inside out: intake is cancelled, posting ends with what has arrived, the lease is
 given back, the services end last. An outage is waited out where it happens; a lost lease ends the pipeline
@@ -32,32 +32,44 @@ from adapters.grpc_api.server import GrpcServer, start_grpc
 from adapters.grpc_api.tls import TlsFiles
 from adapters.lnd.node import LndNode
 from adapters.mongo import MongoStore
+from adapters.prices.blink import BlinkPrice
 from adapters.prices.fixed import FixedPrice
 from adapters.prices.http_json import HttpJsonPrice
 from adapters.prices.nothing import NoPrice
+from adapters.redis import RedisBeside
 from daemon import __version__, on_chain
 from daemon.config import Address, ApiConfig, Config, PricesConfig
 from daemon.domain.errors import InvariantViolation, LeaseLost, Misconfigured, Unavailable
 from daemon.domain.node_events import NodeEvent
-from daemon.domain.status import NodeStatus
+from daemon.domain.reconciliation import ReconciliationStatus
+from daemon.domain.status import HoldStatus, NodeStatus
+from daemon.ingest.held_payments import without_prices
+from daemon.ingest.holds import HoldKeeper
 from daemon.ingest.journals import JournalFinder
 from daemon.ingest.lightning import LightningFollower
 from daemon.ingest.open_invoices import OpenInvoiceSweep
 from daemon.notify import Notifier
 from daemon.on_chain import Chain
 from daemon.posting.board import Board
+from daemon.posting.invoice_hints import InvoiceHints
 from daemon.posting.leadership import Leadership
 from daemon.posting.poster import INBOX_BATCHES, Poster
+from daemon.posting.pricing import Pricing
+from daemon.posting.requests import PostingRequests
+from daemon.posting.turns import Turns, TurnsStatus
+from daemon.reconciling.requests import ReconciliationRequests
 from daemon.relay.feed import Feed
 from daemon.rereading import reread_on_hangup
+from daemon.rounds import rounds
 from daemon.serving.api import Api
+from daemon.serving.audit_trail import AuditTrail
 from daemon.serving.figures import FigureReader
 from daemon.serving.gate import Gate
 from daemon.serving.heartbeat import Heartbeat
 from daemon.serving.http import HttpServer, start_http
 from daemon.serving.keys import KeyCheck
 from daemon.serving.metrics import PrometheusMetrics
-from daemon.supervision import TaskState, ignore_state, keep_running
+from daemon.supervision import BACKOFF_S, TaskState, ignore_state, keep_running
 
 SNAPSHOT_SWEEP_S = 2.0
 """How long another program's balance snapshot can hide a leg of ours, at the most (adapters.mongo.snapshots)."""
@@ -65,10 +77,13 @@ SNAPSHOT_SWEEP_S = 2.0
 OPEN_RETRY_S = 1.0
 """Pause between tries to reach the database at start."""
 
+HOLDS_BACKOFF_S = (0.25, 2.0)
+"""Pauses before a node's hold invoices are watched again: payers wait, and a try costs one GetInfo."""
+
 log = structlog.get_logger()
 
 _Server = TypeVar("_Server")
-Prices = FixedPrice | HttpJsonPrice | NoPrice
+Prices = FixedPrice | HttpJsonPrice | BlinkPrice | NoPrice
 Inbox = trio.MemorySendChannel[Sequence[NodeEvent]]
 
 
@@ -80,6 +95,8 @@ class Teller:
     store: MongoStore
     nodes: Sequence[LndNode]
     statuses: Sequence[NodeStatus]
+    hold_statuses: Sequence[HoldStatus]
+    hints: InvoiceHints
     prices: Prices
     board: Board
     gate: Gate
@@ -88,7 +105,13 @@ class Teller:
     notifier: Notifier
     leadership: Leadership
     chain: Chain | None
+    reconciliation: ReconciliationStatus
+    reconciliation_requests: ReconciliationRequests
+    posting_requests: PostingRequests
+    beside: RedisBeside | None
+    turns_status: TurnsStatus
     api: Api
+    audit: AuditTrail
     rng: random.Random
 
 
@@ -104,7 +127,7 @@ async def run(config: Config, load: Callable[[], Config]) -> None:
             resources.callback(http.stop)
             services.start_soon(teller.heartbeat.run)
             services.start_soon(reread_on_hangup, config, load)
-            if isinstance(teller.prices, HttpJsonPrice):
+            if isinstance(teller.prices, HttpJsonPrice | BlinkPrice):
                 services.start_soon(teller.prices.run)
             await _open_store(teller)
             broken = _Broken()
@@ -118,6 +141,7 @@ async def run(config: Config, load: Callable[[], Config]) -> None:
                 max_streams=config.api.max_streams,
                 tls=tls_files(config.api),
                 keys=KeyCheck(teller.store.api_keys) if config.api.keys else None,
+                audit=teller.audit,
             )
             grpc_server = _listening("api.listen", config.api.listen, serve_grpc)
             resources.callback(grpc_server.stop, grace_s=0)
@@ -135,6 +159,7 @@ def _build(config: Config, resources: ExitStack) -> Teller:
             address=str(node.address),
             tls_cert_file=node.tls_cert_file,
             macaroon_file=node.macaroon_file,
+            wallet_record=config.spontaneous.wallet_record,
         )
         for node in config.lnd
     ]
@@ -148,9 +173,23 @@ def _build(config: Config, resources: ExitStack) -> Teller:
     feed = Feed(store.ledger, board)
     metrics = PrometheusMetrics(board=board, version=__version__, blink_metrics=config.http.blink_metrics)
     metrics.show_nodes(statuses)
+    hold_statuses, hints = [HoldStatus(name=node.name) for node in nodes], InvoiceHints()
+    metrics.holds.show(hold_statuses)
     metrics.show_feed(feed.lags)
+    reconciliation, requests = ReconciliationStatus(), ReconciliationRequests()
+    posting_requests = PostingRequests()
+    beside, turns_status = _beside(config, resources), TurnsStatus()
+    if beside is not None:
+        metrics.show_turns(turns_status)
+    metrics.show_reconciliation(reconciliation)
+    audit = AuditTrail(store.audit_log, on_lost=metrics.audit_lost)
+    resources.callback(audit.close)
     if chain is not None:
         metrics.show_chain(chain.status)
+    prices = make_prices(config.prices)
+    if isinstance(prices, BlinkPrice):
+        resources.callback(prices.close)
+    metrics.show_prices(prices, prices)
     # The holder tells two lives of one process id apart, and people where the leader runs.
     holder = f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
     return Teller(
@@ -158,7 +197,9 @@ def _build(config: Config, resources: ExitStack) -> Teller:
         store=store,
         nodes=nodes,
         statuses=statuses,
-        prices=_prices(config.prices),
+        hold_statuses=hold_statuses,
+        hints=hints,
+        prices=prices,
         board=board,
         gate=gate,
         metrics=metrics,
@@ -166,6 +207,11 @@ def _build(config: Config, resources: ExitStack) -> Teller:
         notifier=notifier,
         leadership=Leadership(store.leases, holder=holder, ttl_s=config.posting.lease_ttl_s, rng=rng),
         chain=chain,
+        reconciliation=reconciliation,
+        reconciliation_requests=requests,
+        posting_requests=posting_requests,
+        beside=beside,
+        turns_status=turns_status,
         api=Api(
             network=config.network,
             version=__version__,
@@ -177,26 +223,61 @@ def _build(config: Config, resources: ExitStack) -> Teller:
             ledger=store.ledger,
             leases=store.leases,
             api_keys=store.api_keys,
+            audit_log=store.audit_log,
+            gaps=store.gaps,
+            suspense=store.suspense,
+            decider=posting_requests,
+            reconciler=requests,
+            reconciliation=reconciliation,
             store=store,
             feed=feed,
             nodes=nodes,
             node_statuses=statuses,
             on_chain=chain.api if chain is not None else None,
+            hints=hints,
+            pricing=_pricing(config.prices, prices, store, metrics),
         ),
+        audit=audit,
         rng=rng,
     )
 
 
-def _prices(config: PricesConfig | None) -> Prices:
+def _beside(config: Config, resources: ExitStack) -> RedisBeside | None:
+    """Blink's Redis; None without [redis]."""
+    if config.redis is None:
+        return None
+    beside = RedisBeside.connect(config.redis.url.get_secret_value())
+    resources.callback(beside.close)
+    return beside
+
+
+def make_prices(config: PricesConfig | None) -> Prices:
+    """The price source of the configuration."""
     if config is None:
         return NoPrice()
     if config.source == "http" and config.url and config.json_path:
         return HttpJsonPrice(
             url=config.url, json_path=config.json_path, refresh_s=config.refresh_s, max_age_s=config.max_age_s
         )
+    if config.source == "blink":
+        return BlinkPrice(
+            price_address=None if config.price_address is None else str(config.price_address),
+            dealer_address=None if config.dealer_address is None else str(config.dealer_address),
+            refresh_s=config.refresh_s,
+            max_age_s=config.max_age_s,
+        )
     if config.usd_per_btc is None:
         raise InvariantViolation("prices: the configuration let a source without its keys through")
     return FixedPrice(config.usd_per_btc)
+
+
+def _pricing(
+    config: PricesConfig | None, prices: Prices, store: MongoStore, metrics: PrometheusMetrics
+) -> Pricing | None:
+    """Who quotes dollars; None without [prices]."""
+    if config is None:
+        return None
+    return Pricing(dealer=prices, quotes=store.quotes, quote_s=config.quote_s, on_quote=metrics.quoted)
 
 
 def _serve_http(teller: Teller) -> HttpServer:
@@ -279,6 +360,7 @@ async def _lead_once(teller: Teller, fence: int, stopping: trio.Event) -> None:
 
 async def _run_pipeline(teller: Teller, fence: int, stopping: trio.Event) -> None:
     inbox_send, inbox_recv = trio.open_memory_channel[Sequence[NodeEvent]](INBOX_BATCHES)
+    turns = _turns(teller)
     poster = Poster(
         books=teller.store.books,
         prices=teller.prices,
@@ -288,8 +370,30 @@ async def _run_pipeline(teller: Teller, fence: int, stopping: trio.Event) -> Non
         rng=teller.rng,
         rules=teller.config.deposits.rules(),
         logs_money=teller.config.log.money,
+        on_posted=teller.posting_requests.answer,
+        turns=turns,
     )
     teller.metrics.show_posting(lambda: poster.backlog(inbox_recv))
+    with teller.posting_requests.open():
+        await _post_until(teller, poster, turns, fence, stopping, inbox_send, inbox_recv)
+
+
+def _turns(teller: Teller) -> Turns | None:
+    """Posting in turn with Blink's processes; None without [redis]."""
+    if teller.beside is None:
+        return None
+    return Turns(teller.beside, teller.store.wallets, teller.board, teller.rng, teller.turns_status)
+
+
+async def _post_until(
+    teller: Teller,
+    poster: Poster,
+    turns: Turns | None,
+    fence: int,
+    stopping: trio.Event,
+    inbox_send: Inbox,
+    inbox_recv: trio.MemoryReceiveChannel[Sequence[NodeEvent]],
+) -> None:
     async with trio.open_nursery() as pipeline:
         pipeline.start_soon(teller.leadership.keep, fence)
         pipeline.start_soon(_sweep_snapshots, teller)
@@ -299,6 +403,8 @@ async def _run_pipeline(teller: Teller, fence: int, stopping: trio.Event) -> Non
             async with inbox_send, trio.open_nursery() as intake:
                 intake.start_soon(_cancel_on, stopping, intake.cancel_scope)
                 _start_intake(teller, intake, inbox_send)
+                if turns is not None:
+                    intake.start_soon(turns.run, inbox_send)
                 teller.gate.lead()
                 teller.notifier.ready("leading")
                 teller.metrics.leading(True)
@@ -309,6 +415,7 @@ async def _run_pipeline(teller: Teller, fence: int, stopping: trio.Event) -> Non
 def _figure_reader(teller: Teller) -> FigureReader:
     return FigureReader(
         figures=teller.store.figures,
+        gaps=teller.store.gaps,
         deposits=None if teller.chain is None else teller.store.deposits,
         prices=teller.prices,
         show=teller.metrics.show_figures,
@@ -333,12 +440,43 @@ def _start_intake(teller: Teller, intake: trio.Nursery, inbox: Inbox) -> None:
             metrics=teller.metrics,
             adopted=finder.adopted,
         )
-        sweep = OpenInvoiceSweep(node=node, documents=teller.store.open_invoices, board=teller.board, inbox=inbox)
+        sweep = OpenInvoiceSweep(
+            node=node, documents=teller.store.open_invoices, board=teller.board, inbox=inbox, hints=teller.hints
+        )
         _supervise(teller, intake, follower.run, name=f"follow {node.name}", on_state=follower.show)
         _supervise(teller, intake, sweep.run, name=f"open invoices of {node.name}")
+    for node, hold_status in zip(teller.nodes, teller.hold_statuses, strict=True):
+        keeper = _hold_keeper(teller, node, hold_status, inbox)
+        _supervise(teller, intake, keeper.run, name=f"hold invoices of {node.name}", backoff_s=HOLDS_BACKOFF_S)
     _supervise(teller, intake, finder.run, name="journals of other programs")
+    intake.start_soon(teller.posting_requests.run, inbox)
     if teller.chain is not None:
         _start_chain(teller, teller.chain, intake, inbox)
+    compare = rounds(
+        teller.config.reconciliation,
+        store=teller.store,
+        nodes=teller.nodes,
+        chain=teller.chain,
+        inbox=inbox,
+        status=teller.reconciliation,
+        requests=teller.reconciliation_requests,
+    )
+    _supervise(teller, intake, compare.run, name="compare books and nodes")
+
+
+def _hold_keeper(teller: Teller, node: LndNode, status: HoldStatus, inbox: Inbox) -> HoldKeeper:
+    pricing = teller.api.pricing
+    return HoldKeeper(
+        node=node,
+        documents=teller.store.open_invoices,
+        books=teller.store.books,
+        inbox=inbox,
+        hints=teller.hints,
+        status=status,
+        metrics=teller.metrics.holds,
+        rules=teller.config.holds.rules(),
+        ready=without_prices if pricing is None else pricing.ready,
+    )
 
 
 def _start_chain(teller: Teller, chain: Chain, intake: trio.Nursery, inbox: Inbox) -> None:
@@ -346,7 +484,13 @@ def _start_chain(teller: Teller, chain: Chain, intake: trio.Nursery, inbox: Inbo
     if finder is not None:
         _supervise(teller, intake, finder.run, name="addresses of other programs")
     follower = on_chain.follower(
-        chain, store=teller.store, board=teller.board, inbox=inbox, metrics=teller.metrics, finder=finder
+        chain,
+        store=teller.store,
+        board=teller.board,
+        inbox=inbox,
+        metrics=teller.metrics,
+        finder=finder,
+        dealer=teller.prices,
     )
     _supervise(teller, intake, follower.run, name="follow bitcoind", on_state=follower.show)
 
@@ -358,8 +502,10 @@ def _supervise(
     *,
     name: str,
     on_state: Callable[[TaskState], None] = ignore_state,
+    backoff_s: tuple[float, float] = BACKOFF_S,
 ) -> None:
-    nursery.start_soon(partial(keep_running, task, name=name, rng=teller.rng, on_state=on_state), name=name)
+    running = partial(keep_running, task, name=name, rng=teller.rng, on_state=on_state, backoff_s=backoff_s)
+    nursery.start_soon(running, name=name)
 
 
 async def _sweep_snapshots(teller: Teller) -> None:

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import time
+import uuid
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from adapters.bitcoind.node import BitcoindNode
 from adapters.grpc_api.tls import ServerCertificate, TlsFiles
 from adapters.lnd.node import LndNode
 from adapters.mongo import MongoStore
-from adapters.prices.http_json import HttpJsonPrice, PriceUnreadable
+from adapters.prices.blink import BlinkPrice
+from adapters.prices.refreshed import PriceUnreadable, RefreshedPrice
+from adapters.redis import RedisBeside
 from daemon import on_chain
-from daemon.app import tls_files
-from daemon.config import BitcoindConfig, Config, LndConfig, PricesConfig
-from daemon.domain.errors import InvariantViolation, Misconfigured, NodeRefused, Unavailable
-from daemon.domain.ports import AddressSource, ChainInfo
+from daemon.app import make_prices, tls_files
+from daemon.config import BitcoindConfig, Config, LndConfig, PricesConfig, RedisConfig
+from daemon.domain.errors import BadInput, InvariantViolation, Misconfigured, NodeRefused, Unavailable
+from daemon.domain.ports import AddressSource, ChainInfo, NodeInfo
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,8 +29,17 @@ class Finding:
     line: str
 
 
+_CHECK_LOCK_MS = 10_000
+"""Of a lock whose name nobody else uses."""
+
+
 def _well(what: str, how: str) -> Finding:
     return Finding(True, f"ok      {what}: {how}")
+
+
+def _doubtful(what: str, why: str) -> Finding:
+    """`run` works without it, and money is less safe."""
+    return Finding(True, f"warning {what}: {why}")
 
 
 def _ill(what: str, why: str) -> Finding:
@@ -42,9 +55,28 @@ def findings(config: Config) -> Iterator[Finding]:
         yield from _chain(config, config.bitcoind)
     if config.prices is not None:
         yield _price(config.prices)
+    if config.redis is not None:
+        yield redis(config.redis)
     tls = tls_files(config.api)
     if tls is not None:
         yield _certificate(tls)
+
+
+def redis(config: RedisConfig) -> Finding:
+    """Takes a lock of its own and gives it back, as posting does."""
+    name = f"locks:tellerd-check:{uuid.uuid4().hex}"
+    try:
+        beside = RedisBeside.connect(config.url.get_secret_value())
+    except BadInput as problem:
+        return _ill("redis", str(problem))
+    try:
+        beside.take([name], ttl_ms=_CHECK_LOCK_MS)
+        beside.release([name])
+    except Unavailable as outage:
+        return _ill("redis", f"{outage}; start Redis, or mend redis.url")
+    finally:
+        beside.close()
+    return _well("redis", "a lock was taken and given back")
 
 
 def _database(config: Config) -> Iterator[Finding]:
@@ -86,15 +118,45 @@ def _node(config: LndConfig, network: str) -> Iterator[Finding]:
         yield _well(
             what, f"{info.pubkey}, LND {info.version.partition(' ')[0]}, {info.network}, block {info.block_height}"
         )
-        node.list_invoices(after_add_index=0, limit=1)
-        node.funds()
-        yield _well(what, "the macaroon lets tellerd read invoices and channels")
+        yield _readings(node, info, what)
+        if not info.stores_final_htlc_resolutions:
+            yield _doubtful(
+                what,
+                "runs without --store-final-htlc-resolutions: payments that it forgets when it is killed cannot be "
+                "found; set store-final-htlc-resolutions=1 in its lnd.conf and start it anew",
+            )
         if not info.synced_to_chain:
             yield _ill(what, "is not synced to the chain: wait, or look at its bitcoind")
     except (Unavailable, NodeRefused) as problem:
         yield _ill(what, str(problem).removeprefix(config.name).lstrip(": "))
     finally:
         node.close()
+
+
+def _readings(node: LndNode, info: NodeInfo, what: str) -> Finding:
+    """Every kind of reading, for each has a permission of its own; LND names it in what it says of a refused call."""
+    asks: list[Callable[[], object]] = [
+        lambda: node.list_invoices(after_add_index=0, limit=1),
+        node.funds,
+        lambda: node.forwards(after_ns=time.time_ns(), limit=1),
+        lambda: node.newest_payments(limit=1),
+        lambda: node.wallet_txs(from_height=info.block_height),
+        node.closed_channels,
+    ]
+    if info.stores_final_htlc_resolutions:
+        asks.append(lambda: node.htlc_resolution(0, 0))  # of no channel: not found, if it may be asked
+    refused: list[str] = []
+    for ask in asks:
+        try:
+            ask()
+        except Unavailable as problem:
+            refused.append(str(problem).removeprefix(node.name).lstrip(": "))
+            if "macaroon" not in refused[-1]:
+                break  # it is away: so is the rest
+    if not refused:
+        return _well(what, "the macaroon lets tellerd read invoices, channels, payments, forwards and coins")
+    others = ", ".join(text.rpartition("(")[2].rstrip(")") for text in refused[1:])
+    return _ill(what, refused[0] + (f", nor {others}" if others else ""))
 
 
 def _chain(config: Config, bitcoind: BitcoindConfig) -> Iterator[Finding]:
@@ -149,14 +211,18 @@ def _certificate(files: TlsFiles) -> Finding:
 def _price(config: PricesConfig) -> Finding:
     if config.source == "fixed":
         return _well("prices", f"fixed at {config.usd_per_btc} dollars per bitcoin")
-    source = HttpJsonPrice(
-        url=config.url or "",
-        json_path=config.json_path or "",
-        refresh_s=config.refresh_s,
-        max_age_s=config.max_age_s,
-    )
+    source = make_prices(config)
+    if not isinstance(source, RefreshedPrice):
+        raise InvariantViolation(f"prices: source {config.source} is never read")
+    remedy = "prices.url or prices.json_path" if config.source == "http" else "prices.price_address or dealer_address"
     try:
         source.refresh()
     except PriceUnreadable as problem:
-        return _ill("prices", f"{problem}; mend prices.url or prices.json_path")
-    return _well("prices", "a price was read")
+        return _ill("prices", f"{problem}; mend {remedy}")
+    finally:
+        if isinstance(source, BlinkPrice):
+            source.close()
+    price = source.current()
+    return _well(
+        "prices", f"a price was read: {price.usd_per_btc} dollars per bitcoin" if price else "a price was read"
+    )

@@ -12,6 +12,7 @@ import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import time
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -33,7 +34,9 @@ from pydantic_core import ErrorDetails
 
 from daemon.domain.deposit_terms import ConfirmationPolicy, ConfirmationTier, DepositTerms, checked_tiers
 from daemon.domain.errors import BadInput, TellerdError
+from daemon.domain.holds import HoldRules, Release
 from daemon.domain.money import SATS_PER_BTC, Price
+from daemon.domain.quotes import DEFAULT_QUOTE_S
 from daemon.logs import Format, Level
 from daemon.matching.deposits import DepositRules
 
@@ -42,6 +45,10 @@ _SECRET_KEYS = frozenset({"url", "rpc_url", "xpub"})
 """Keys whose value may hold a password or a key: it is not shown in errors."""
 _MAX_SHOWN = 80
 _MAX_SAT = 21_000_000 * SATS_PER_BTC
+_CUSTOM_RECORDS_FROM = 65_536
+"""BOLT 1: the types of TLV records that everybody may give a meaning of his own."""
+_KEYSEND_RECORD = 5_482_373_484
+"""A keysend's preimage."""
 _MAX_LND = 64
 """Nodes of one daemon: each has a stream and threads of its own; far more than any bank runs."""
 
@@ -263,21 +270,18 @@ def _tiers(tiers: tuple[TierConfig, ...]) -> tuple[ConfirmationTier, ...]:
 
 
 class PricesConfig(_Section):
-    """[prices]: a fixed price, or one read from a JSON document by HTTP."""
+    """[prices]: a fixed price, one read from a JSON document by HTTP, or that of Blink's servers: its price feed
+    (`price_address`), its dealer (`dealer_address`), or both. A quote for dollars holds for `quote_s`."""
 
-    source: Literal["fixed", "http"]
+    source: Literal["fixed", "http", "blink"]
     usd_per_btc: UsdPerBtc | None = None
     url: Annotated[str, Field(pattern=r"^https?://\S+$")] | None = None
     json_path: Annotated[str, Field(pattern=r"^[^.\s]+(\.[^.\s]+)*$")] | None = None
+    price_address: Listen | None = None
+    dealer_address: Listen | None = None
     refresh_s: Annotated[Number, Field(ge=1, le=3600)] = 30.0
     max_age_s: Annotated[Number, Field(ge=1, le=86400)] = 600.0
-
-    @field_validator("source", mode="before")
-    @classmethod
-    def _known(cls, source: object) -> object:
-        if source == "blink":
-            raise ValueError('prices from Blink come in a later release: give "fixed" or "http"')
-        return source
+    quote_s: Annotated[Whole, Field(ge=60, le=3600)] = DEFAULT_QUOTE_S
 
     @model_validator(mode="after")
     def _complete(self) -> Self:
@@ -285,9 +289,65 @@ class PricesConfig(_Section):
             raise ValueError('source "fixed" needs usd_per_btc')
         if self.source == "http" and (self.url is None or self.json_path is None):
             raise ValueError('source "http" needs url and json_path')
+        if self.source == "blink" and self.price_address is None and self.dealer_address is None:
+            raise ValueError('source "blink" needs price_address, dealer_address, or both')
         if self.max_age_s < self.refresh_s:
             raise ValueError("max_age_s must not be below refresh_s, or every price is too old")
         return self
+
+
+class RedisConfig(_Section):
+    """[redis]: Blink's Redis, for its locks and messages: `url`, or `url_file` with a file whose first line it is."""
+
+    url: SecretStr = SecretStr("")
+    url_file: ExistingFile | None = None
+
+    @field_validator("url")
+    @classmethod
+    def _is_redis(cls, url: SecretStr) -> SecretStr:
+        if not url.get_secret_value().startswith(("redis://", "rediss://")):
+            raise ValueError('give "redis://host:6379/0", or rediss:// with TLS')
+        return url
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_url(cls, values: object) -> object:
+        if isinstance(values, dict) and ("url" in values) == ("url_file" in values):
+            raise ValueError("give either url or url_file")
+        return values
+
+    def with_url_read(self) -> Self:
+        """The section with the url from its file, if it stands in one."""
+        if self.url_file is None:
+            return self
+        return type(self).model_validate({"url": self.url_file.read_text(encoding="utf-8").strip()})
+
+
+class HoldsConfig(_Section):
+    """[holds]: what is done with payments that a node holds. `release` counts for invoices that other programs made
+    and whose preimage is known: "automatic" takes them as soon as they can be credited, "manual" waits for
+    SettleInvoice. `margin_blocks` before LND gives one back by itself it is decided."""
+
+    release: Literal["automatic", "manual"] = "automatic"
+    margin_blocks: Annotated[Whole, Field(ge=1, le=40)] = 6
+
+    def rules(self) -> HoldRules:
+        """For the decisions."""
+        return HoldRules(release=Release(self.release), margin_blocks=self.margin_blocks)
+
+
+class SpontaneousConfig(_Section):
+    """[spontaneous]: payments that nobody asked for (keysend, AMP). `wallet_record` is the type of the custom TLV
+    record whose text is the id of the wallet that gets the money."""
+
+    wallet_record: Annotated[Whole, Field(ge=_CUSTOM_RECORDS_FROM, lt=1 << 63)] | None = None
+
+    @field_validator("wallet_record")
+    @classmethod
+    def _names_a_wallet(cls, record: int | None) -> int | None:
+        if record == _KEYSEND_RECORD:
+            raise ValueError("it is the record of a keysend's preimage: give one of your own")
+        return record
 
 
 class ApiConfig(_Section):
@@ -335,6 +395,24 @@ class PostingConfig(_Section):
     drain_s: Annotated[Number, Field(ge=1, le=120)] = 10.0
 
 
+class ReconciliationConfig(_Section):
+    """[reconciliation]: books against nodes every `every_s`; every invoice and deposit nightly at `nightly_at`, UTC.
+
+    `book_routing` and `book_channel_fees` false: another program's cron books them, as Blink's does; then they are kept
+    as explained gaps.
+    """
+
+    every_s: Annotated[Number, Field(ge=0.2, le=3600)] = 60.0
+    nightly_at: Annotated[str, Field(pattern=r"^([01][0-9]|2[0-3]):[0-5][0-9]$")] = "03:00"
+    book_routing: Flag = True
+    book_channel_fees: Flag = True
+
+    @property
+    def nightly_time(self) -> time:
+        """`nightly_at` as a time of day."""
+        return time.fromisoformat(self.nightly_at)
+
+
 class LogConfig(_Section):
     """[log]: `format` "auto" is text on a terminal and JSON elsewhere. `money`: one line for each fact that moved
     money. The level is read again at SIGHUP."""
@@ -353,10 +431,14 @@ class Config(_Section):
     bitcoind: BitcoindConfig | None = None
     deposits: DepositsConfig = DepositsConfig()
     prices: PricesConfig | None = None
+    holds: HoldsConfig = HoldsConfig()
+    spontaneous: SpontaneousConfig = SpontaneousConfig()
+    redis: RedisConfig | None = None
     api: ApiConfig = ApiConfig()
     http: HttpConfig = HttpConfig()
     posting: PostingConfig = PostingConfig()
     log: LogConfig = LogConfig()
+    reconciliation: ReconciliationConfig = ReconciliationConfig()
 
     @field_validator("lnd")
     @classmethod
@@ -376,7 +458,18 @@ def load_config(path: Path, environ: Mapping[str, str]) -> Config:
         config = Config.model_validate(values, context={"base": path.resolve().parent})
     except ValidationError as problems:
         raise ConfigError(_one_line(problems.errors()[0], path, origins)) from None
-    return config.model_copy(update={"mongo": _mongo_with_url(config.mongo, path)})
+    read = {"mongo": _mongo_with_url(config.mongo, path), "redis": _redis_with_url(config.redis, path)}
+    return config.model_copy(update=read)
+
+
+def _redis_with_url(redis: RedisConfig | None, path: Path) -> RedisConfig | None:
+    try:
+        return None if redis is None else redis.with_url_read()
+    except (ValidationError, OSError, UnicodeError):
+        raise ConfigError(
+            f'{path}: redis.url_file: {redis.url_file if redis else ""} holds no url; write "redis://host:6379/0" '
+            "into it and let tellerd read it"
+        ) from None
 
 
 def _mongo_with_url(mongo: MongoConfig, path: Path) -> MongoConfig:

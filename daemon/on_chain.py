@@ -13,7 +13,7 @@ from adapters.addresses import address_source, script_of
 from adapters.bitcoind.node import BitcoindNode
 from adapters.mongo import MongoStore
 from daemon.config import BitcoindConfig, Config
-from daemon.domain.ports import AddressSource, ForeignAddresses, Metrics
+from daemon.domain.ports import AddressSource, Dealer, ForeignAddresses, Metrics
 from daemon.domain.status import ChainStatus
 from daemon.ingest.chain import ChainFollower, ChainLimits
 from daemon.ingest.foreign_addresses import ForeignAddressFinder
@@ -101,6 +101,7 @@ def follower(
     inbox: Inbox,
     metrics: Metrics,
     finder: ForeignAddressFinder | None,
+    dealer: Dealer,
 ) -> ChainFollower:
     """The follower of one turn as leader."""
     return ChainFollower(
@@ -113,6 +114,7 @@ def follower(
         status=chain.status,
         metrics=metrics,
         limits=chain.limits,
+        dealer=dealer,
         addresses_known=None if finder is None else finder.known,
     )
 

@@ -5,6 +5,7 @@ checkout, beside the adapter that uses them:
 
     protos/tellerd/v1/wallet.proto  ->  adapters/grpc_api/_pb/tellerd/v1/wallet_pb2{,_grpc}.py{,i}
     protos/lnd/lightning.proto      ->  adapters/lnd/_pb/lightning_pb2{,_grpc}.py{,i}
+    protos/blink/dealer.proto       ->  adapters/prices/_pb/dealer_pb2{,_grpc}.py{,i}
 
 protoc writes imports that are relative to its own root (`from tellerd.v1 import wallet_pb2`); they are
 rewritten to where the file really goes. The names inside the descriptors stay what they are
@@ -30,6 +31,7 @@ PROTOS = Path(__file__).resolve().parent
 TARGETS = {
     "tellerd": ("adapters/grpc_api/_pb", "tellerd"),
     "lnd": ("adapters/lnd/_pb", ""),
+    "blink": ("adapters/prices/_pb", ""),
 }
 """Folder below protos/ -> (folder that is made anew each time, folder in it that takes the folder's place)."""
 

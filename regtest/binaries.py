@@ -1,4 +1,4 @@
-"""Where mongod, bitcoind, lnd and Prometheus come from: named by you, found on PATH, or made once into the cache
+"""Where mongod, bitcoind, lnd, Prometheus and Redis come from: named by you, found on PATH, or made once into the cache
 folder.
 
     python -m regtest.binaries        # gets them all and prints how each is run
@@ -114,6 +114,11 @@ def promtool() -> Command:
     return PROMTOOL.find()
 
 
+def redis_server() -> Command:
+    """The command prefix of a redis-server; ProgramUnavailable if none can be had."""
+    return REDIS.find()
+
+
 def version_of(command: Command, pattern: re.Pattern[str]) -> Version:
     """The version that the command prints; CannotMake if it does not run or prints none."""
     try:
@@ -162,6 +167,18 @@ def _prometheus_from_debian(program: str) -> Command:
         "prometheus-2.42-or-newer", lambda folder: debian.unpack("prometheus", folder, also=("promtool",)), check
     )
     return command(folder, program)
+
+
+def _redis_from_debian() -> Command:
+    def command(folder: Path) -> Command:
+        return debian.with_own_loader(folder, "usr/bin/redis-server")
+
+    folder = entry(
+        "redis-7-or-newer",  # unstable moves on
+        lambda folder: debian.unpack("redis-server", folder, also=("redis-tools",)),
+        lambda folder: at_least((7, 0), REDIS, command(folder)),
+    )
+    return command(folder)
 
 
 def _lnd_from_source() -> Command:
@@ -254,12 +271,19 @@ PROMTOOL: Final = Program(
     least=(2, 42),
     make=lambda: _prometheus_from_debian("promtool"),
 )
+REDIS: Final = Program(
+    name="redis-server",
+    variable="TELLERD_REDIS_SERVER",
+    version=re.compile(r"Redis server v=(\d+\.\d+\.\d+)"),
+    least=(6, 2),
+    make=_redis_from_debian,
+)
 
 
 def main() -> int:
     """Get all programs and print how each is run; 1 if one cannot be had."""
     missing = 0
-    for program in (MONGOD, BITCOIND, LND, PROMETHEUS, PROMTOOL):
+    for program in (MONGOD, BITCOIND, LND, PROMETHEUS, PROMTOOL, REDIS):
         try:
             print(f"{program.name}: {shlex.join(program.find())}", flush=True)
         except ProgramUnavailable as reason:

@@ -20,12 +20,14 @@ from typing import Final
 import grpc
 from pymongo.errors import PyMongoError
 
-from adapters.grpc_api._pb.tellerd.v1 import admin_pb2, event_pb2, invoice_pb2
+from adapters.grpc_api._pb.tellerd.v1 import admin_pb2, event_pb2, invoice_pb2, wallet_pb2
 from regtest.binaries import ProgramUnavailable
 from regtest.demo_books import MainBook
 from regtest.demo_chain import show_deposit
+from regtest.demo_dollars import show_dollar_invoice
+from regtest.demo_holds import show_hold_invoice
 from regtest.demo_payments import IN_FLIGHT, paying
-from regtest.demo_story import NotAsClaimed, Story, msat, sat, short, table
+from regtest.demo_story import NotAsClaimed, Story, dollars, msat, sat, short, table
 from regtest.lnd_rest import LndError
 from regtest.process import NodeError, take_port
 from regtest.stack import Stack
@@ -117,7 +119,7 @@ def _tell() -> None:
         with _tellerd(story, stack) as demo:
             _prepare(demo)
             _start(demo)
-            paid = [_one_payment(demo)]
+            paid = [_one_payment(demo), _dollar_payment(demo), show_hold_invoice(story, demo.tellerd, stack.payer)]
             _check_books(demo, "Books and node")
             show_deposit(story, demo.tellerd, stack.bitcoind)
             paid += _many_payments(demo)
@@ -152,8 +154,8 @@ def _show_nodes(story: Story, stack: Stack) -> None:
         ),
     )
     story.claim(
-        f"our LND holds {msat(stack.lnd.channel_balance())} in its channel before tellerd has ever run",
-        found=stack.lnd.channel_balance(),
+        f"our LND holds {msat(stack.lnd.held_msat())} before tellerd has ever run",
+        found=stack.lnd.held_msat(),
         expected=HELD_BEFORE_SAT * 1000,
     )
 
@@ -200,7 +202,7 @@ def _one_payment(demo: Demo) -> invoice_pb2.Invoice:
             found=(payment.status, payment.payment_hash),
             expected=("SUCCEEDED", invoice.payment_hash),
         )
-        _wait_credited(demo, [invoice], 1)
+        _wait_credited(demo, [invoice.payment_hash], 1)
         legs = demo.book.legs_of(invoice.payment_hash)
         story.show("the journal as it stands in MongoDB:", "", *demo.book.shown(legs), "")
         story.claim(
@@ -216,6 +218,12 @@ def _one_payment(demo: Demo) -> invoice_pb2.Invoice:
     return invoice
 
 
+def _dollar_payment(demo: Demo) -> invoice_pb2.Invoice:
+    return show_dollar_invoice(
+        demo.story, demo.tellerd, demo.stack.payer, demo.book, lambda paid: _wait_credited(demo, [paid], 1)
+    )
+
+
 def _check_books(demo: Demo, title: str) -> None:
     """Trial balance zero, and what the books say of the node is what the node says, to the msat."""
     demo.story.step(title)
@@ -223,13 +231,15 @@ def _check_books(demo: Demo, title: str) -> None:
         rows, totals = client.trial_balance()
         remainder_msat = _status(client).lnd[0].remainder_msat
     held = [("TrialBalance", "currency", "balance")]
-    held += [(row.account, "BTC", f"{row.balance:,}") for row in rows if row.balance]
+    held += [(row.account, _unit(row.currency), f"{row.balance:,}") for row in rows if row.balance]
     demo.story.show(*table(held))
-    demo.story.claim("they add up to 0", found=totals, expected={"CURRENCY_BTC": 0})
+    demo.story.claim(
+        "they add up to 0, in sats and in cents", found=totals, expected={"CURRENCY_BTC": 0, "CURRENCY_USD": 0}
+    )
     books_msat = remainder_msat - 1000 * sum(row.balance for row in rows if row.account == LIGHTNING)
     # A payer's success comes before the last commitment: the node's own balance lags by a moment.
     give_up_at = time.monotonic() + CREDITED_S
-    while (node_msat := demo.stack.lnd.channel_balance()) != books_msat and time.monotonic() < give_up_at:
+    while (node_msat := demo.stack.lnd.held_msat()) != books_msat and time.monotonic() < give_up_at:
         time.sleep(0.1)
     demo.story.claim(
         f"books {msat(books_msat)} = LND's channel balance {msat(node_msat)}", found=books_msat, expected=node_msat
@@ -245,9 +255,10 @@ def _many_payments(demo: Demo) -> list[invoice_pb2.Invoice]:
         invoices = [client.create_invoice(wallet_id, 1_000 + number) for number in range(count)]
     for number in range(ROUNDS):
         invoices_now = invoices[number * ROUND_PAYMENTS :][:ROUND_PAYMENTS]
+        hashes_now = [invoice.payment_hash for invoice in invoices_now]
         with paying(demo.stack.payer, [invoice.payment_request for invoice in invoices_now]) as payments:
             if number < KILLED_ROUNDS:
-                _wait_credited(demo, invoices_now, KILL_AFTER)
+                _wait_credited(demo, hashes_now, KILL_AFTER)
                 demo.tellerd.process.kill()
                 arrived = len(payments.ended)
                 story.claim(
@@ -263,10 +274,10 @@ def _many_payments(demo: Demo) -> list[invoice_pb2.Invoice]:
                     f"{time.monotonic() - began:.1f} s: a start waits for the killed one's lease to end"
                 )
             statuses = Counter(payment.status for payment in payments.results())
-        _wait_credited(demo, invoices_now, ROUND_PAYMENTS)
+        _wait_credited(demo, hashes_now, ROUND_PAYMENTS)
         story.claim(
             f"round {number + 1}: {statuses['SUCCEEDED']} paid, {statuses['SUCCEEDED']} credited",
-            found=(statuses, demo.book.credits(invoice.payment_hash for invoice in invoices_now).total()),
+            found=(statuses, demo.book.credits(hashes_now).total()),
             expected=(Counter(SUCCEEDED=ROUND_PAYMENTS), ROUND_PAYMENTS),
         )
     return invoices
@@ -287,13 +298,7 @@ def _reckon(demo: Demo, paid: Sequence[invoice_pb2.Invoice]) -> None:
     )
     with demo.tellerd.client() as client:
         for wallet_id in dict.fromkeys(invoice.wallet_id for invoice in paid):
-            due_sat = sum(invoice.amount_sat for invoice in paid if invoice.wallet_id == wallet_id)
-            balance_sat = client.balance_sat(wallet_id)
-            story.claim(
-                f"wallet {short(wallet_id)}: {sat(balance_sat)} = the sum of its invoices",
-                found=balance_sat,
-                expected=due_sat,
-            )
+            _reckon_wallet(story, client, wallet_id, [invoice for invoice in paid if invoice.wallet_id == wallet_id])
         last = _status(client).sequence
         events = list(_events(client, count=last))
     settled = Counter(event.invoice_settled.payment_hash for event in events if event.type == "invoice.settled")
@@ -306,6 +311,16 @@ def _reckon(demo: Demo, paid: Sequence[invoice_pb2.Invoice]) -> None:
     story.claim(
         f"tellerd verify: {counted.partition(', chain')[0]}: {verdict}", found=verdict, expected="the books are whole"
     )
+
+
+def _reckon_wallet(story: Story, client: Client, wallet_id: str, paid: Sequence[invoice_pb2.Invoice]) -> None:
+    if paid[0].currency == wallet_pb2.CURRENCY_USD:
+        found, due = client.balance_cents(wallet_id), sum(invoice.amount_cents for invoice in paid)
+        shown = dollars(found)
+    else:
+        found, due = client.balance_sat(wallet_id), sum(invoice.amount_sat for invoice in paid)
+        shown = sat(found)
+    story.claim(f"wallet {short(wallet_id)}: {shown} = the sum of its invoices", found=found, expected=due)
 
 
 def _stop(demo: Demo) -> None:
@@ -330,9 +345,8 @@ def _summary(story: Story, *, payments: int) -> None:
     )
 
 
-def _wait_credited(demo: Demo, invoices: Sequence[invoice_pb2.Invoice], count: int) -> None:
+def _wait_credited(demo: Demo, hashes: Sequence[str], count: int) -> None:
     """Returns when this many of the payments are in MongoDB; NodeError with tellerd's log if not in time."""
-    hashes = [invoice.payment_hash for invoice in invoices]
     demo.tellerd.process.wait_until(
         lambda: len(demo.book.credits(hashes)) >= count, f"crediting {count} of {len(hashes)} payments", CREDITED_S
     )
@@ -350,6 +364,10 @@ def _events(client: Client, *, count: int) -> Iterator[event_pb2.Event]:
     for _, answer in zip(range(count), stream, strict=False):
         yield answer.event
     stream.cancel()
+
+
+def _unit(currency: wallet_pb2.Currency.ValueType) -> str:
+    return wallet_pb2.Currency.Name(currency).removeprefix("CURRENCY_")
 
 
 def _status(client: Client) -> admin_pb2.GetStatusResponse:

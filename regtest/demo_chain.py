@@ -59,8 +59,8 @@ def show_deposit(story: Story, tellerd: Tellerd, bitcoind: Bitcoind) -> None:
         bank_sat = bitcoind.bank_balance_sat(CONFIRMATIONS)
         story.claim(
             f"books {sat(on_chain_sat)} on the chain = bitcoind's count of the bank's wallet {sat(bank_sat)}",
-            found=(on_chain_sat, bank_sat, totals),
-            expected=(DEPOSIT_SAT, DEPOSIT_SAT, {"CURRENCY_BTC": 0}),
+            found=(on_chain_sat, bank_sat, set(totals.values())),
+            expected=(DEPOSIT_SAT, DEPOSIT_SAT, {0}),
         )
 
 

@@ -47,6 +47,11 @@ def sat(amount_sat: int) -> str:
     return f"{amount_sat:,} sat"
 
 
+def dollars(amount_cents: int) -> str:
+    """The same of US cents."""
+    return f"${amount_cents // 100:,}.{amount_cents % 100:02}"
+
+
 def msat(amount_msat: int) -> str:
     """The same in thousandths."""
     return f"{amount_msat:,} msat"

@@ -30,6 +30,7 @@ PAY_GRACE_S: Final = 30.0
 
 FEE_LIMIT_SAT: Final = 1_000  # a direct channel costs nothing; LND's own default for small payments is 100 %
 KEYSEND_RECORD: Final = 5_482_373_484  # TLV type of a keysend's preimage
+TO_AN_ADDRESS: Final = (9, 15, 17)  # feature bits of a payee: TLV onion, payment address, several parts
 HTTP_OK: Final = 200
 
 
@@ -88,8 +89,9 @@ class Payment:
 class LndRest:
     """Calls to one LND. The certificate and the macaroon are read when they are needed, so they may come later."""
 
-    def __init__(self, port: int, tls_cert_file: Path, macaroon_file: Path) -> None:
-        """`port` is LND's REST port on 127.0.0.1; the macaroon decides what may be called."""
+    def __init__(self, port: int, tls_cert_file: Path, macaroon_file: Path, *, host: str = "127.0.0.1") -> None:
+        """`port` is LND's REST port; the macaroon decides what may be called."""
+        self._host = host
         self._port = port
         self._tls_cert_file = tls_cert_file
         self._macaroon_file = macaroon_file
@@ -117,6 +119,13 @@ class LndRest:
         A payment counts a moment after its payer has the preimage: both sides first commit to it.
         """
         return int(self.call("GET", "/v1/balance/channels")["local_balance"]["msat"])
+
+    def held_msat(self) -> int:
+        """What is ours in open channels, and in the wallet on the chain with what is unconfirmed, in msat.
+
+        Without the commitment fees of channels that it has opened itself, and what is in channels that close.
+        """
+        return self.channel_balance() + int(self.call("GET", "/v1/balance/blockchain")["total_balance"]) * 1000
 
     def list_channels(self) -> list[dict[str, Any]]:
         """The open channels: active, channel_point, remote_pubkey, local_balance (sat, a string), …"""
@@ -165,6 +174,11 @@ class LndRest:
             body["expiry"] = str(expiry_s)
         return _added(payment_hash, self.call("POST", "/v2/invoices/hodl", body))
 
+    def add_amp_invoice(self, value_msat: int, memo: str = "") -> AddedInvoice:
+        """An AMP invoice: it can be paid any number of times, and LND chooses the preimages as they come."""
+        added = self.call("POST", "/v1/invoices", {"value_msat": str(value_msat), "memo": memo, "is_amp": True})
+        return _added(base64.b64decode(added["r_hash"]).hex(), added)
+
     def settle_hold(self, preimage: str) -> None:
         """Take what a hold invoice holds; again is no error."""
         self.call("POST", "/v2/invoices/settle", {"preimage": _base64(preimage)})
@@ -198,14 +212,63 @@ class LndRest:
             body["amt_msat"] = str(amount_msat)
         return self._send(body, timeout_s)
 
-    def keysend(self, pubkey: str, amount_msat: int, *, preimage: str | None = None, timeout_s: int = PAY_S) -> Payment:
-        """Pay a node without an invoice; with the preimage of an invoice there, money comes to that invoice again."""
+    def overpay(self, payment_request: str, amount_msat: int, *, timeout_s: int = PAY_S) -> Payment:
+        """Pay more than an invoice asks for, which LND's own sender refuses: by its hash and payment address."""
+        asked = self.call("GET", f"/v1/payreq/{payment_request}")
+        body = {
+            "dest": _base64(asked["destination"]),
+            "amt_msat": str(amount_msat),
+            "payment_hash": _base64(asked["payment_hash"]),
+            "payment_addr": asked["payment_addr"],
+            "final_cltv_delta": int(asked["cltv_expiry"]),
+            "dest_features": list(TO_AN_ADDRESS),
+        }
+        return self._send(body, timeout_s)
+
+    def pay_amp(self, payment_request: str, *, timeout_s: int = PAY_S, amount_msat: int | None = None) -> Payment:
+        """Pay an AMP invoice, once more if need be; an amount if it has none. The payment's hash is its set id."""
+        body: dict[str, object] = {"payment_request": payment_request, "amp": True}
+        if amount_msat is not None:
+            body["amt_msat"] = str(amount_msat)
+        return self._send(body, timeout_s)
+
+    def spontaneous_amp(
+        self,
+        pubkey: str,
+        amount_msat: int,
+        *,
+        records: Mapping[int, bytes] | None = None,
+        most_msat: int | None = None,
+        timeout_s: int = PAY_S,
+    ) -> Payment:
+        """Pay a node without an invoice by AMP, in parts of at most `most_msat`, with these custom records."""
+        body: dict[str, object] = {
+            "dest": _base64(pubkey),
+            "amt_msat": str(amount_msat),
+            "amp": True,
+            "dest_custom_records": _records(records or {}),
+        }
+        if most_msat is not None:
+            body["max_shard_size_msat"] = str(most_msat)
+        return self._send(body, timeout_s)
+
+    def keysend(
+        self,
+        pubkey: str,
+        amount_msat: int,
+        *,
+        preimage: str | None = None,
+        records: Mapping[int, bytes] | None = None,
+        timeout_s: int = PAY_S,
+    ) -> Payment:
+        """Pay a node without an invoice, with these custom records (types from 65536 on); with the preimage of an
+        invoice there, money comes to that invoice again."""
         secret = bytes.fromhex(preimage) if preimage is not None else secrets.token_bytes(32)
         body = {
             "dest": _base64(pubkey),
             "amt_msat": str(amount_msat),
             "payment_hash": _base64(hashlib.sha256(secret).hexdigest()),
-            "dest_custom_records": {str(KEYSEND_RECORD): _base64(secret.hex())},
+            "dest_custom_records": _records({**(records or {}), KEYSEND_RECORD: secret}),
         }
         return self._send(body, timeout_s)
 
@@ -291,7 +354,7 @@ class LndRest:
                 return kept
             kept.close()  # readable without a question asked: the end of the stream
         context = ssl.create_default_context(cafile=str(self._tls_cert_file))
-        return http.client.HTTPSConnection("127.0.0.1", self._port, timeout=timeout_s, context=context)
+        return http.client.HTTPSConnection(self._host, self._port, timeout=timeout_s, context=context)
 
 
 def _last_message(call: str, status: int, lines: list[bytes]) -> dict[str, Any]:
@@ -315,6 +378,11 @@ def _added(payment_hash: str, added: dict[str, Any]) -> AddedInvoice:
         payment_request=added["payment_request"],
         add_index=int(added["add_index"]),
     )
+
+
+def _records(records: Mapping[int, bytes]) -> dict[str, str]:
+    """Custom TLV records as REST takes them."""
+    return {str(kind): _base64(value.hex()) for kind, value in records.items()}
 
 
 def _base64(hexadecimal: str) -> str:

@@ -72,6 +72,9 @@ TELLERD_CALLS: Final = (
             "SubscribeChannelEvents",
             "ListChannels",
             "PendingChannels",
+            "ClosedChannels",
+            "ListPayments",
+            "ForwardingHistory",
             "LookupHtlcResolution",
         )
     ),

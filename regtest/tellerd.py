@@ -19,6 +19,7 @@ from adapters.grpc_api._pb.tellerd.v1 import (
     invoice_pb2_grpc,
     ledger_pb2,
     ledger_pb2_grpc,
+    suspense_pb2_grpc,
     wallet_pb2,
     wallet_pb2_grpc,
 )
@@ -102,6 +103,7 @@ class Client:
         self.deposits = deposit_pb2_grpc.DepositServiceStub(self._connection)
         self.ledger = ledger_pb2_grpc.LedgerServiceStub(self._connection)
         self.events = event_pb2_grpc.EventServiceStub(self._connection)
+        self.suspense = suspense_pb2_grpc.SuspenseServiceStub(self._connection)
         self.admin = admin_pb2_grpc.AdminServiceStub(self._connection)
 
     def create_wallet(self, external_id: str) -> str:
@@ -117,6 +119,34 @@ class Client:
             wallet_id=wallet_id, amount_sat=amount_sat, memo=memo, external_id=external_id
         )
         return self.invoices.CreateInvoice(request, timeout=CALL_S).invoice
+
+    def create_dollar_wallet(self, external_id: str) -> str:
+        """A wallet that counts in US cents, in an account of its own; returns its id."""
+        request = wallet_pb2.CreateWalletRequest(currency=wallet_pb2.CURRENCY_USD, external_id=external_id)
+        return self.wallets.CreateWallet(request, timeout=CALL_S).wallet.wallet_id
+
+    def create_dollar_invoice(
+        self, wallet_id: str, amount_cents: int, *, memo: str = "", external_id: str = ""
+    ) -> invoice_pb2.Invoice:
+        """An invoice over a fixed amount of a dollar wallet."""
+        request = invoice_pb2.CreateInvoiceRequest(
+            wallet_id=wallet_id, amount_cents=amount_cents, memo=memo, external_id=external_id
+        )
+        return self.invoices.CreateInvoice(request, timeout=CALL_S).invoice
+
+    def create_hold_invoice(
+        self, wallet_id: str, amount_sat: int, *, memo: str = "", external_id: str = ""
+    ) -> invoice_pb2.Invoice:
+        """An invoice whose payment waits for `settle_invoice`."""
+        request = invoice_pb2.CreateInvoiceRequest(
+            wallet_id=wallet_id, amount_sat=amount_sat, memo=memo, external_id=external_id, hold=True
+        )
+        return self.invoices.CreateInvoice(request, timeout=CALL_S).invoice
+
+    def settle_invoice(self, payment_hash: str) -> invoice_pb2.Invoice:
+        """Takes what a hold invoice holds; its preimage is with tellerd."""
+        request = invoice_pb2.SettleInvoiceRequest(payment_hash=payment_hash)
+        return self.invoices.SettleInvoice(request, timeout=CALL_S).invoice
 
     def invoice(self, payment_hash: str) -> invoice_pb2.Invoice:
         """The invoice as tellerd has it now."""
@@ -142,6 +172,11 @@ class Client:
         """A BTC wallet's balance."""
         request = ledger_pb2.GetBalanceRequest(wallet_id=wallet_id)
         return self.ledger.GetBalance(request, timeout=CALL_S).balance_sat
+
+    def balance_cents(self, wallet_id: str) -> int:
+        """A dollar wallet's balance."""
+        request = ledger_pb2.GetBalanceRequest(wallet_id=wallet_id)
+        return self.ledger.GetBalance(request, timeout=CALL_S).balance_cents
 
     def trial_balance(self) -> tuple[Sequence[ledger_pb2.TrialBalanceRow], dict[str, int]]:
         """All accounts' rows, and the total per currency."""

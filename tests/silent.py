@@ -30,5 +30,8 @@ class SilentMetrics:
     def deposits_changed(self, changed: DepositsChanged) -> None:
         """Nothing."""
 
+    def htlc_lost(self, *, amount_msat: int) -> None:
+        """Nothing."""
+
     def hints_lost(self, *, topic: str, missing: int) -> None:
         """Nothing."""

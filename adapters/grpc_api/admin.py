@@ -8,13 +8,21 @@ import grpc
 
 from adapters.grpc_api._pb.tellerd.v1 import admin_pb2, admin_pb2_grpc
 from adapters.grpc_api.api_keys import api_key_to_proto, scope_from_proto
+from adapters.grpc_api.reconciliation import (
+    audit_entry_to_proto,
+    full_check_to_proto,
+    gap_state_from_proto,
+    gap_to_proto,
+    reconciliation_status_to_proto,
+    reconciliation_to_proto,
+)
 from adapters.grpc_api.values import milliseconds, timestamp, timestamp_of_ms
 from daemon.domain.books import GENESIS_HASH
 from daemon.domain.chain import BlockRef
 from daemon.domain.cursors import LndCursor
 from daemon.domain.deposit_terms import ConfirmationPolicy, ConfirmationTier, PolicyChange
 from daemon.domain.status import ChainStatus, HintsState, NodeStatus
-from daemon.serving import keys, policies
+from daemon.serving import audit_trail, keys, policies, reconciliation
 from daemon.serving.api import Api
 from daemon.serving.gate import Role
 from daemon.serving.status import Status, get_status, open_gaps
@@ -96,6 +104,42 @@ class AdminServicer(admin_pb2_grpc.AdminServiceServicer):
         key = keys.revoke_api_key(self._api.api_keys, request.key_id, now_ms=self._now_ms())
         return admin_pb2.RevokeApiKeyResponse(api_key=api_key_to_proto(key))
 
+    def Reconcile(
+        self, request: admin_pb2.ReconcileRequest, context: grpc.ServicerContext
+    ) -> admin_pb2.ReconcileResponse:
+        """Books against nodes, now."""
+        answer = reconciliation.reconcile(self._api.reconciler, full=request.full, remaining_s=context.time_remaining())
+        return admin_pb2.ReconcileResponse(
+            reconciliation=reconciliation_to_proto(answer.look), full_check=full_check_to_proto(answer.full_check)
+        )
+
+    def ListGaps(self, request: admin_pb2.ListGapsRequest, context: grpc.ServicerContext) -> admin_pb2.ListGapsResponse:
+        """A page of what does not add up."""
+        page, token = reconciliation.list_gaps(
+            self._api.gaps,
+            states=[gap_state_from_proto(state) for state in request.states],
+            page_size=request.page_size,
+            page_token=request.page_token,
+        )
+        return admin_pb2.ListGapsResponse(gaps=[gap_to_proto(gap) for gap in page], next_page_token=token)
+
+    def CloseGap(self, request: admin_pb2.CloseGapRequest, context: grpc.ServicerContext) -> admin_pb2.CloseGapResponse:
+        """The end of a gap that a person has looked into."""
+        gap = reconciliation.close_gap(
+            self._api.gaps, key=request.gap_key, closed_by=request.closed_by, reason=request.reason
+        )
+        return admin_pb2.CloseGapResponse(gap=gap_to_proto(gap))
+
+    def ListAuditLog(
+        self, request: admin_pb2.ListAuditLogRequest, context: grpc.ServicerContext
+    ) -> admin_pb2.ListAuditLogResponse:
+        """A page of who called what."""
+        page, token = audit_trail.list_audit_log(
+            self._api.audit_log, page_size=request.page_size, page_token=request.page_token
+        )
+        entries = [audit_entry_to_proto(entry) for entry in page]
+        return admin_pb2.ListAuditLogResponse(entries=entries, next_page_token=token)
+
     def _now_ms(self) -> int:
         return int(self._api.now().timestamp() * 1000)
 
@@ -116,6 +160,7 @@ def status_to_proto(api: Api, status: Status) -> admin_pb2.GetStatusResponse:
             last_error=status.store_error,
         ),
         chain=chain_to_proto(status.chain, status.pending_deposits),
+        reconciliation=reconciliation_status_to_proto(status.reconciliation),
     )
     if status.head is not None:
         response.sequence, response.chain_length = status.head.sequence, status.head.chain_length

@@ -52,6 +52,7 @@ class DepositServicer(deposit_pb2_grpc.DepositServiceServicer):
 def deposit_to_proto(view: DepositView) -> deposit_pb2.Deposit:
     """The deposit's message."""
     deposit = view.deposit
+    in_dollars = deposit.booking if deposit.booking is not None and deposit.booking.dealer is not None else None
     return deposit_pb2.Deposit(
         txid=deposit.txid,
         vout=deposit.vout,
@@ -72,4 +73,7 @@ def deposit_to_proto(view: DepositView) -> deposit_pb2.Deposit:
         settlements=deposit.settlements,
         detected_at=timestamp_of_ms(deposit.detected_at_ms),
         updated_at=timestamp_of_ms(deposit.updated_at_ms),
+        credited_cents=None if in_dollars is None else in_dollars.cents,
+        fee_cents=None if in_dollars is None else in_dollars.fee_cents,
+        suspense_reason="" if deposit.booking is None else deposit.booking.suspense_reason,
     )

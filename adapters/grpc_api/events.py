@@ -63,6 +63,67 @@ def _invoice_settled(message: event_pb2.Event, payload: Mapping[str, Any]) -> No
             memo=payload["memo"],
             journal_id=_journal_id(payload),
             settled_at=timestamp_of_ms(payload["settled_at_ms"]),
+            amount_cents=payload.get("amount_cents"),
+        )
+    )
+
+
+def _invoice_overpaid(message: event_pb2.Event, payload: Mapping[str, Any]) -> None:
+    names = ("payment_hash", "wallet_id", "quoted_sat", "amount_sat", "excess_sat", "amount_cents")
+    message.invoice_overpaid.CopyFrom(
+        event_pb2.InvoiceOverpaid(**{name: payload[name] for name in names}, journal_id=_journal_id(payload))
+    )
+
+
+def _invoice_paid_again(message: event_pb2.Event, payload: Mapping[str, Any]) -> None:
+    message.invoice_paid_again.CopyFrom(
+        event_pb2.InvoicePaidAgain(
+            payment_hash=payload["payment_hash"],
+            external_id=payload["external_id"],
+            node=payload["node"],
+            amount_sat=payload["amount_sat"],
+            received_msat=payload["received_msat"],
+            total_received_msat=payload["total_received_msat"],
+            memo=payload["memo"],
+            journal_id=_journal_id(payload),
+        )
+    )
+
+
+def _htlc_lost(message: event_pb2.Event, payload: Mapping[str, Any]) -> None:
+    message.htlc_lost.CopyFrom(
+        event_pb2.HtlcLost(
+            node=payload["node"],
+            payment_hash=payload["payment_hash"],
+            chan_id=int(payload["chan_id"]),
+            htlc_index=payload["htlc_index"],
+            amount_msat=payload["amount_msat"],
+            journal_id=_journal_id(payload),
+        )
+    )
+
+
+def _invoice_held(message: event_pb2.Event, payload: Mapping[str, Any]) -> None:
+    names = ("payment_hash", "external_id", "node", "received_msat", "expiry_height")
+    message.invoice_held.CopyFrom(
+        event_pb2.InvoiceHeld(**{name: payload[name] for name in names}, held_at=timestamp_of_ms(payload["held_at_ms"]))
+    )
+
+
+def _invoice_canceled(message: event_pb2.Event, payload: Mapping[str, Any]) -> None:
+    names = ("payment_hash", "external_id", "node", "reason", "returned_msat")
+    message.invoice_canceled.CopyFrom(
+        event_pb2.InvoiceCanceled(
+            **{name: payload[name] for name in names}, canceled_at=timestamp_of_ms(payload["canceled_at_ms"])
+        )
+    )
+
+
+def _invoice_expired(message: event_pb2.Event, payload: Mapping[str, Any]) -> None:
+    names = ("payment_hash", "external_id", "node")
+    message.invoice_expired.CopyFrom(
+        event_pb2.InvoiceExpired(
+            **{name: payload[name] for name in names}, expired_at=timestamp_of_ms(payload["expired_at_ms"])
         )
     )
 
@@ -77,6 +138,8 @@ def _suspense_received(message: event_pb2.Event, payload: Mapping[str, Any]) -> 
             received_msat=payload["received_msat"],
             reason=payload["reason"],
             journal_id=_journal_id(payload),
+            txid=payload.get("txid", ""),
+            vout=payload.get("vout"),
         )
     )
 
@@ -89,7 +152,19 @@ def _suspense_assigned(message: event_pb2.Event, payload: Mapping[str, Any]) -> 
             wallet_id=payload["wallet_id"],
             amount_sat=payload["amount_sat"],
             journal_id=_journal_id(payload),
+            by=payload.get("by", ""),
+            reason=payload.get("reason", ""),
+            amount_cents=payload.get("amount_cents"),
+            txid=payload.get("txid", ""),
+            vout=payload.get("vout"),
         )
+    )
+
+
+def _suspense_reversed(message: event_pb2.Event, payload: Mapping[str, Any]) -> None:
+    names = ("key", "wallet_id", "amount_sat", "txid", "vout")
+    message.suspense_reversed.CopyFrom(
+        event_pb2.SuspenseReversed(**{name: payload[name] for name in names}, journal_id=_journal_id(payload))
     )
 
 
@@ -125,6 +200,32 @@ def _rounding_booked(message: event_pb2.Event, payload: Mapping[str, Any]) -> No
     message.rounding_booked.CopyFrom(
         event_pb2.RoundingBooked(
             node=payload["node"], amount_sat=payload["amount_sat"], journal_id=_journal_id(payload)
+        )
+    )
+
+
+def _routing_booked(message: event_pb2.Event, payload: Mapping[str, Any]) -> None:
+    message.routing_booked.CopyFrom(
+        event_pb2.RoutingBooked(
+            node=payload["node"],
+            forwards=payload["forwards"],
+            fee_msat=payload["fee_msat"],
+            amount_sat=payload["amount_sat"],
+            journal_id=_journal_id(payload),
+        )
+    )
+
+
+def _channel_fee_booked(message: event_pb2.Event, payload: Mapping[str, Any]) -> None:
+    message.channel_fee_booked.CopyFrom(
+        event_pb2.ChannelFeeBooked(
+            node=payload["node"],
+            channel_point=payload["channel_point"],
+            change=payload["change"],
+            txid=payload["txid"],
+            fee_msat=payload["fee_msat"],
+            amount_sat=payload["amount_sat"],
+            journal_id=_journal_id(payload),
         )
     )
 
@@ -170,7 +271,8 @@ def _wallet_overdrawn(message: event_pb2.Event, payload: Mapping[str, Any]) -> N
     message.wallet_overdrawn.CopyFrom(
         event_pb2.WalletOverdrawn(
             wallet_id=payload["wallet_id"],
-            balance_sat=payload["balance_sat"],
+            balance_sat=payload.get("balance_sat", 0),
+            balance_cents=payload.get("balance_cents"),
             txid=payload["txid"],
             vout=payload["vout"],
             journal_id=_journal_id(payload),
@@ -188,7 +290,8 @@ def _deposit(payload: Mapping[str, Any]) -> dict[str, Any]:
 def _booking(payload: Mapping[str, Any]) -> dict[str, Any]:
     """What a deposit's journal did, or undid."""
     names = ("fee_sat", "credited_sat", "is_dust", "settlement", "block_height", "block_hash")
-    return {name: payload[name] for name in names} | {"journal_id": _journal_id(payload)}
+    in_cents = {name: payload.get(name) for name in ("credited_cents", "fee_cents")}
+    return {name: payload[name] for name in names} | in_cents | {"journal_id": _journal_id(payload)}
 
 
 def _journal_id(payload: Mapping[str, Any]) -> str:
@@ -198,11 +301,20 @@ def _journal_id(payload: Mapping[str, Any]) -> str:
 
 _FILLERS: Mapping[str, Callable[[event_pb2.Event, Mapping[str, Any]], None]] = {
     outbox.INVOICE_SETTLED: _invoice_settled,
+    outbox.INVOICE_OVERPAID: _invoice_overpaid,
+    outbox.INVOICE_PAID_AGAIN: _invoice_paid_again,
+    outbox.HTLC_LOST: _htlc_lost,
+    outbox.INVOICE_HELD: _invoice_held,
+    outbox.INVOICE_CANCELED: _invoice_canceled,
+    outbox.INVOICE_EXPIRED: _invoice_expired,
     outbox.SUSPENSE_RECEIVED: _suspense_received,
     outbox.SUSPENSE_ASSIGNED: _suspense_assigned,
+    outbox.SUSPENSE_REVERSED: _suspense_reversed,
     outbox.JOURNAL_ADOPTED: _journal_adopted,
     outbox.BOOKS_OPENED: _books_opened,
     outbox.ROUNDING_BOOKED: _rounding_booked,
+    outbox.ROUTING_BOOKED: _routing_booked,
+    outbox.CHANNEL_FEE_BOOKED: _channel_fee_booked,
     outbox.DEPOSIT_DETECTED: _deposit_detected,
     outbox.DEPOSIT_CONFIRMED: _deposit_confirmed,
     outbox.DEPOSIT_SETTLED: _deposit_settled,

@@ -1,4 +1,4 @@
-"""What stands around every call: keys, the gate, the places for streams, error mapping, metrics."""
+"""What stands around every call: keys, the gate, the places for streams, error mapping, metrics, the audit log."""
 
 from __future__ import annotations
 
@@ -7,14 +7,17 @@ import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any, Protocol
+from urllib.parse import unquote
 
 import grpc
 import structlog
 
 from adapters.grpc_api.status_codes import code_of
+from adapters.grpc_api.subjects import subjects_of
 from daemon.domain.errors import InvariantViolation, TellerdError
+from daemon.serving.audit_trail import AuditTrail, is_audited
 from daemon.serving.gate import Gate
-from daemon.serving.keys import KeyCheck
+from daemon.serving.keys import Caller, Forbidden, KeyCheck
 
 _ALWAYS_ANSWERED = ("/grpc.reflection.", "/tellerd.v1.AdminService/GetStatus")
 """By a standby and while draining, too."""
@@ -48,7 +51,8 @@ class Guard(grpc.ServerInterceptor):
     """Wraps the methods of our services; `on_broken` is told of a broken invariant and ends the process.
 
     `keys` is None where callers need none. A caller's key comes before everything else, on the call's own thread:
-    looking it up may wait for the database.
+    looking it up may wait for the database. Calls that may change something are recorded in `audit`; those that were
+    refused without a key, or by the gate, are not: whoever can reach the port could fill it.
     """
 
     def __init__(
@@ -59,8 +63,10 @@ class Guard(grpc.ServerInterceptor):
         max_streams: int,
         on_broken: Callable[[InvariantViolation], None],
         keys: KeyCheck | None = None,
+        audit: AuditTrail | None = None,
     ) -> None:
         self._keys = keys
+        self._audit = audit
         self._gate = gate
         self._metrics = metrics
         self._max_streams = max_streams
@@ -92,15 +98,20 @@ class Guard(grpc.ServerInterceptor):
         def call(request: Any, context: grpc.ServicerContext) -> Any:
             started = time.perf_counter()
             code, text = grpc.StatusCode.OK, ""
+            caller: Caller | None = None
+            answer = None
             try:
-                self._check_key(method, context)
-                self._check_gate(method)
-                return behaviour(request, context)
+                caller = self._admit(method, context)
+                answer = behaviour(request, context)
+                return answer
             except Exception as error:  # noqa: BLE001 (told to the caller, and to the process where it matters)
                 code, text = self._explain(method, error)
+                caller = error.caller if isinstance(error, Forbidden) else caller
             finally:
                 duration_s = time.perf_counter() - started
                 self._metrics.call_ended(method=_short(method), code=code.name, duration_s=duration_s)
+                if caller is not None:
+                    self._record(method, caller, context, code, request, answer)
             return context.abort(code, text)
 
         return call
@@ -147,11 +158,36 @@ class Guard(grpc.ServerInterceptor):
             return grpc.StatusCode.RESOURCE_EXHAUSTED, text
         return None
 
-    def _check_key(self, method: str, context: grpc.ServicerContext) -> None:
-        """Raises unless the caller's key allows this method now."""
-        if self._keys is not None:
-            given = [str(value) for name, value in context.invocation_metadata() if name == "authorization"]
-            self._keys.authorise(_short(method), given)
+    def _admit(self, method: str, context: grpc.ServicerContext) -> Caller:
+        """Who calls; raises unless he may, and calls are served."""
+        caller = self._check_key(method, context)
+        self._check_gate(method)
+        return caller
+
+    def _check_key(self, method: str, context: grpc.ServicerContext) -> Caller:
+        """Who calls; raises unless the caller's key allows this method now."""
+        if self._keys is None:
+            return Caller()
+        given = [str(value) for name, value in context.invocation_metadata() if name == "authorization"]
+        return self._keys.authorise(_short(method), given)
+
+    def _record(
+        self,
+        method: str,
+        caller: Caller,
+        context: grpc.ServicerContext,
+        code: grpc.StatusCode,
+        request: object,
+        answer: object,
+    ) -> None:
+        if self._audit is not None and is_audited(_short(method)):
+            self._audit.note(
+                method=_short(method),
+                caller=caller,
+                peer=unquote(context.peer()),
+                code=code.name,
+                subjects=subjects_of(request, answer),
+            )
 
     def _check_gate(self, method: str) -> None:
         if not method.startswith(_ALWAYS_ANSWERED):
@@ -172,7 +208,7 @@ def _while_allowed(
     behaviour: Callable[[Any, Any], Iterator[Any]],
     request: Any,
     context: grpc.ServicerContext,
-    check_key: Callable[[], None],
+    check_key: Callable[[], object],
 ) -> Iterator[Any]:
     """A stream's answers as long as its key counts; raises what `check_key` raises."""
     watched = _WatchedContext(context, check_key)
@@ -185,7 +221,7 @@ class _WatchedContext:
     """A stream's context. Whoever asks whether the stream is still wanted, as each stream of ours does at least once
     a second, has its key checked again."""
 
-    def __init__(self, context: grpc.ServicerContext, check_key: Callable[[], None]) -> None:
+    def __init__(self, context: grpc.ServicerContext, check_key: Callable[[], object]) -> None:
         self._context = context
         self._check_key = check_key
         self._checked_at_s = time.monotonic()

@@ -8,8 +8,8 @@ import grpc
 
 from adapters.grpc_api._pb.tellerd.v1 import invoice_pb2, invoice_pb2_grpc
 from adapters.grpc_api.values import currency_to_proto, timestamp
-from daemon.domain.errors import BadInput, NotSupported
-from daemon.serving import invoices
+from daemon.domain.errors import BadInput
+from daemon.serving import holds, invoices
 from daemon.serving.api import Api
 from daemon.serving.invoices import InvoiceRequest, InvoiceState, InvoiceView
 
@@ -17,6 +17,9 @@ _STATES = {
     InvoiceState.OPEN: invoice_pb2.INVOICE_STATE_OPEN,
     InvoiceState.SETTLED: invoice_pb2.INVOICE_STATE_SETTLED,
     InvoiceState.CLOSED: invoice_pb2.INVOICE_STATE_CLOSED,
+    InvoiceState.HELD: invoice_pb2.INVOICE_STATE_HELD,
+    InvoiceState.CANCELED: invoice_pb2.INVOICE_STATE_CANCELED,
+    InvoiceState.EXPIRED: invoice_pb2.INVOICE_STATE_EXPIRED,
 }
 
 
@@ -59,6 +62,25 @@ class InvoiceServicer(invoice_pb2_grpc.InvoiceServiceServicer):
             invoices=[invoice_to_proto(invoice) for invoice in page], next_page_token=token
         )
 
+    def SettleInvoice(
+        self, request: invoice_pb2.SettleInvoiceRequest, context: grpc.ServicerContext
+    ) -> invoice_pb2.SettleInvoiceResponse:
+        """Takes what a hold invoice holds."""
+        settled = holds.release(self._api, request.payment_hash, request.preimage)
+        return invoice_pb2.SettleInvoiceResponse(invoice=self._now(settled))
+
+    def CancelInvoice(
+        self, request: invoice_pb2.CancelInvoiceRequest, context: grpc.ServicerContext
+    ) -> invoice_pb2.CancelInvoiceResponse:
+        """Makes an invoice unpayable."""
+        canceled = holds.cancel(self._api, request.payment_hash, also_if_held=request.also_if_held)
+        return invoice_pb2.CancelInvoiceResponse(invoice=self._now(canceled))
+
+    def _now(self, payment_hash: str) -> invoice_pb2.Invoice:
+        return invoice_to_proto(
+            invoices.get_invoice(self._api, payment_hash=payment_hash, wallet_id="", external_id="")
+        )
+
     def WatchInvoice(
         self, request: invoice_pb2.WatchInvoiceRequest, context: grpc.ServicerContext
     ) -> Iterator[invoice_pb2.WatchInvoiceResponse]:
@@ -68,21 +90,20 @@ class InvoiceServicer(invoice_pb2_grpc.InvoiceServiceServicer):
 
 
 def request_from_proto(request: invoice_pb2.CreateInvoiceRequest) -> InvoiceRequest:
-    """What is asked for; NotSupported for what comes in a later release."""
-    if request.hold:
-        raise NotSupported("hold: held payments come in a later release; leave it false")
-    if request.HasField("amount_cents"):
-        raise NotSupported("amount_cents: amounts in dollars come in a later release; give amount_sat")
+    """What is asked for."""
     if request.WhichOneof("description") == "description_hash" and not request.description_hash:
         raise BadInput(field="description_hash", value="", remedy="give a SHA-256, 32 bytes")
     return InvoiceRequest(
         wallet_id=request.wallet_id,
         amount_sat=request.amount_sat if request.HasField("amount_sat") else None,
+        amount_cents=request.amount_cents if request.HasField("amount_cents") else None,
         memo=request.memo,
         description_hash=request.description_hash,
         expiry_s=request.expiry_s,
         external_id=request.external_id,
         node=request.node,
+        hold=request.hold,
+        payment_hash=request.payment_hash,
     )
 
 
@@ -103,5 +124,11 @@ def invoice_to_proto(invoice: InvoiceView) -> invoice_pb2.Invoice:
         memo=invoice.memo,
         created_at=timestamp(stored.created_at),
         expires_at=timestamp(invoice.expires_at),
+        hold=stored.release is not None,
+        held_msat=invoice.held_msat,
+        expiry_height=invoice.expiry_height,
+        cancel_reason=invoice.cancel_reason,
         settled_at=timestamp(invoice.settled_at),
+        amount_cents=stored.cents,
+        received_cents=invoice.received_cents,
     )

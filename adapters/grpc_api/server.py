@@ -21,6 +21,8 @@ from adapters.grpc_api._pb.tellerd.v1 import (
     invoice_pb2_grpc,
     ledger_pb2,
     ledger_pb2_grpc,
+    suspense_pb2,
+    suspense_pb2_grpc,
     wallet_pb2,
     wallet_pb2_grpc,
 )
@@ -30,10 +32,12 @@ from adapters.grpc_api.events import EventServicer
 from adapters.grpc_api.guard import ApiMetrics, Guard
 from adapters.grpc_api.invoices import InvoiceServicer
 from adapters.grpc_api.ledger import LedgerServicer
+from adapters.grpc_api.suspense import SuspenseServicer
 from adapters.grpc_api.tls import ServerCertificate, TlsFiles
 from adapters.grpc_api.wallets import WalletServicer
 from daemon.domain.errors import InvariantViolation
 from daemon.serving.api import Api
+from daemon.serving.audit_trail import AuditTrail
 from daemon.serving.keys import KeyCheck
 
 THREADS = 48
@@ -63,6 +67,7 @@ _SERVICES = tuple(
         (deposit_pb2, "DepositService"),
         (ledger_pb2, "LedgerService"),
         (event_pb2, "EventService"),
+        (suspense_pb2, "SuspenseService"),
         (admin_pb2, "AdminService"),
     )
 )
@@ -100,17 +105,18 @@ def start_grpc(
     max_streams: int = MAX_STREAMS,
     tls: TlsFiles | None = None,
     keys: KeyCheck | None = None,
+    audit: AuditTrail | None = None,
 ) -> GrpcServer:
     """Listens at "host:port" and serves; port 0 lets the system choose. Raises OSError if it cannot listen, and
     Misconfigured if the TLS files cannot be used.
 
     `on_broken` is called in a server thread when a call finds a broken invariant: it must end the process. Without
     `tls` the connection is plain, without `keys` every caller may do everything: the configuration lets either
-    happen on loopback only.
+    happen on loopback only. Without `audit` nothing is recorded.
     """
     credentials = None if tls is None else ServerCertificate(tls).credentials()
     threads = ThreadPoolExecutor(THREADS, thread_name_prefix="grpc")
-    guard = Guard(gate=api.gate, metrics=metrics, max_streams=max_streams, on_broken=on_broken, keys=keys)
+    guard = Guard(gate=api.gate, metrics=metrics, max_streams=max_streams, on_broken=on_broken, keys=keys, audit=audit)
     server = grpc.server(threads, interceptors=[guard], options=_OPTIONS, maximum_concurrent_rpcs=MAX_CALLS)
     servicer = health.HealthServicer()
     wallet_pb2_grpc.add_WalletServiceServicer_to_server(WalletServicer(api), server)
@@ -118,6 +124,7 @@ def start_grpc(
     deposit_pb2_grpc.add_DepositServiceServicer_to_server(DepositServicer(api), server)
     ledger_pb2_grpc.add_LedgerServiceServicer_to_server(LedgerServicer(api), server)
     event_pb2_grpc.add_EventServiceServicer_to_server(EventServicer(api), server)
+    suspense_pb2_grpc.add_SuspenseServiceServicer_to_server(SuspenseServicer(api), server)
     admin_pb2_grpc.add_AdminServiceServicer_to_server(AdminServicer(api), server)
     health_pb2_grpc.add_HealthServicer_to_server(servicer, server)
     reflection.enable_server_reflection((*_SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME), server)

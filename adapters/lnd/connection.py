@@ -14,16 +14,17 @@ from pathlib import Path
 from typing import Final, Protocol, TypeVar
 
 import grpc
+import grpc.aio
 import grpc.experimental
 
-from adapters.lnd._pb import lightning_pb2_grpc
+from adapters.lnd._pb import invoices_pb2_grpc, lightning_pb2_grpc
 from adapters.lnd.errors import status_of, translated
 from daemon.domain.errors import TellerdError, Unavailable
 
 _MAX_MESSAGE_BYTES: Final = 200 * 1024 * 1024
 """LND's own bound for what it accepts; grpcio's 4 MiB is less than one page of a thousand large invoices."""
 
-_OPTIONS: Final = (
+_COMMON_OPTIONS: Final = (
     # A hung LND (SIGSTOP) is noticed 10 s + 5 s after its last sign of life. Without ping_timeout_ms it is
     # 10 s + 60 s, whatever keepalive_timeout_ms says; pings more often than every 10 s, or without an active
     # call, make LND close the connection (node-interfaces.md A.0, Transport).
@@ -36,12 +37,16 @@ _OPTIONS: Final = (
     ("grpc.min_reconnect_backoff_ms", 250),
     ("grpc.max_reconnect_backoff_ms", 2_000),
     ("grpc.max_receive_message_length", _MAX_MESSAGE_BYTES),
-    # The thread that reads the settle stream waits for gRPC itself. By default a second thread does and hands
-    # each message over: two more switches of threads for every settlement, a fifth of what reading one costs.
-    (grpc.experimental.ChannelOptions.SingleThreadedUnaryStream, 1),
     # A node is reached directly; a rebuilt connection must not inherit the old one's broken transport.
     ("grpc.enable_http_proxy", 0),
     ("grpc.use_local_subchannel_pool", 1),
+)
+
+_OPTIONS: Final = (
+    *_COMMON_OPTIONS,
+    # The thread that reads the settle stream waits for gRPC itself. By default a second thread does and hands
+    # each message over: two more switches of threads for every settlement, a fifth of what reading one costs.
+    (grpc.experimental.ChannelOptions.SingleThreadedUnaryStream, 1),
 )
 
 _Request = TypeVar("_Request", contravariant=True)
@@ -64,6 +69,7 @@ class Wire:
 
     channel: grpc.Channel
     lightning: lightning_pb2_grpc.LightningStub
+    invoices: invoices_pb2_grpc.InvoicesStub
     metadata: Metadata = field(repr=False)
     secrets: tuple[bytes, bytes] = field(repr=False)
 
@@ -88,6 +94,13 @@ class Connection:
             if self._wire is None:
                 self._wire = self._build(self._read_secrets())
             return self._wire
+
+    def open_async(self) -> tuple[grpc.aio.Channel, Metadata]:
+        """A connection of its own for the event loop that this is called in, which closes it; and the macaroon."""
+        certificate, macaroon = self._read_secrets()
+        credentials = grpc.ssl_channel_credentials(root_certificates=certificate)
+        channel = grpc.aio.secure_channel(self._address, credentials, options=_COMMON_OPTIONS)
+        return channel, (("macaroon", macaroon.hex()),)
 
     def call(
         self,
@@ -163,6 +176,7 @@ class Connection:
         return Wire(
             channel,
             lightning_pb2_grpc.LightningStub(channel),
+            invoices_pb2_grpc.InvoicesStub(channel),
             (("macaroon", macaroon.hex()),),
             secrets,
         )

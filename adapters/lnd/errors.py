@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from typing import Final
 
 import grpc
+import grpc.aio
 
 from daemon.domain.errors import NodeRefused, TellerdError, Unavailable
 
@@ -70,7 +71,10 @@ def translated(error: grpc.RpcError | grpc.Call, *, node: str, call: str, may_re
 
 
 def status_of(error: grpc.RpcError | grpc.Call) -> tuple[grpc.StatusCode | None, str]:
-    """Code and text of a failed call; grpcio's errors are calls, too, though its types do not say so."""
+    """Code and text of a failed call; grpcio's errors are calls, too, though its types do not say so (grpc.aio's
+    are not)."""
+    if isinstance(error, grpc.aio.AioRpcError):
+        return error.code(), error.details() or ""
     if not isinstance(error, grpc.Call):
         return None, str(error)
     return error.code(), error.details() or ""

@@ -11,15 +11,29 @@ from typing import Final
 
 import grpc
 
+from adapters.lnd import hold_calls, htlc_calls, money_calls
 from adapters.lnd._pb import lightning_pb2 as pb
 from adapters.lnd.connection import Connection
-from adapters.lnd.funds import node_funds
+from adapters.lnd.holds import hold_watch
 from adapters.lnd.invoices import node_invoice
 from adapters.lnd.stream import settle_stream
 from daemon.domain.errors import Unavailable
 from daemon.domain.identifiers import NodePubkey, PaymentHash
+from daemon.domain.movements import ClosedChannel, Forward, SentPayment, WalletTx
 from daemon.domain.node_events import InvoiceSettled
-from daemon.domain.ports import InvoicePage, NewInvoice, NodeFunds, NodeInfo, NodeInvoice
+from daemon.domain.ports import (
+    HoldPage,
+    HoldWatch,
+    HtlcResolution,
+    IncomingHtlcs,
+    InvoicePage,
+    NewHoldInvoice,
+    NewInvoice,
+    NodeAnswer,
+    NodeFunds,
+    NodeInfo,
+    NodeInvoice,
+)
 
 MAX_PAGE: Final = 1000
 """Invoices in one page: 180 ms of LND's time on bbolt (node-interfaces.md A.0), one or two megabytes."""
@@ -52,8 +66,11 @@ class LndNode:
         tls_cert_file: Path,
         macaroon_file: Path,
         deadlines: Deadlines | None = None,
+        wallet_record: int | None = None,
     ) -> None:
+        """`wallet_record` is the type of the custom record by which a spontaneous payment names its wallet."""
         self._name = name
+        self._wallet_record = wallet_record
         self._deadlines = deadlines or Deadlines()
         self._connection = Connection(
             name=name, address=address, tls_cert_file=tls_cert_file, macaroon_file=macaroon_file
@@ -116,7 +133,32 @@ class LndNode:
             timeout_s=self._deadlines.call_s,
             none_if=lambda code, _text: code is grpc.StatusCode.NOT_FOUND,
         )
-        return None if answer is None else node_invoice(answer, pubkey=pubkey)
+        return None if answer is None else self._ours(answer, pubkey)
+
+    def add_hold_invoice(self, invoice: NewHoldInvoice) -> NodeInvoice:
+        hold_calls.add_hold_invoice(self._connection, invoice, timeout_s=self._deadlines.call_s)
+        # As for add_invoice: what there is now may be another's than what was asked for.
+        added = self.lookup_invoice(invoice.payment_hash)
+        if added is None:
+            raise Unavailable(f"{self._name} does not find the invoice {invoice.payment_hash} that it has just added")
+        return added
+
+    def settle_invoice(self, preimage: bytes) -> NodeAnswer:
+        return hold_calls.settle_invoice(self._connection, preimage, timeout_s=self._deadlines.call_s)
+
+    def cancel_invoice(self, payment_hash: PaymentHash) -> NodeAnswer:
+        return hold_calls.cancel_invoice(self._connection, payment_hash, timeout_s=self._deadlines.call_s)
+
+    def pending_holds(self, *, after_add_index: int, limit: int) -> HoldPage:
+        return hold_calls.pending_holds(
+            self._connection,
+            after_add_index=after_add_index,
+            limit=min(limit, MAX_PAGE),
+            timeout_s=self._deadlines.page_s,
+        )
+
+    def hold_watch(self) -> AbstractAsyncContextManager[HoldWatch]:
+        return hold_watch(self._connection)
 
     def list_invoices(self, *, after_add_index: int, limit: int) -> InvoicePage:
         pubkey = self._known_pubkey()
@@ -127,41 +169,51 @@ class LndNode:
             timeout_s=self._deadlines.page_s,
         )
         return InvoicePage(
-            invoices=tuple(node_invoice(one, pubkey=pubkey) for one in answer.invoices),
+            invoices=tuple(self._ours(one, pubkey) for one in answer.invoices),
             # LND tells the end by an empty page, whose offset is 0 (node-interfaces.md A.1 ListInvoices).
             next_offset=answer.last_index_offset,
         )
 
     def funds(self) -> NodeFunds:
-        def balance() -> pb.ChannelBalanceResponse:
-            return self._connection.call(
-                "ChannelBalance",
-                lambda stub: stub.ChannelBalance,
-                pb.ChannelBalanceRequest(),
-                timeout_s=self._deadlines.call_s,
-            )
+        return money_calls.funds(self._connection, timeout_s=self._deadlines.call_s)
 
-        before = balance()
-        channels = self._connection.call(
-            "ListChannels",
-            lambda stub: stub.ListChannels,
-            pb.ListChannelsRequest(),
-            timeout_s=self._deadlines.call_s,
+    def forwards(self, *, after_ns: int, limit: int) -> Sequence[Forward]:
+        return money_calls.forwards(self._connection, after_ns=after_ns, limit=limit, timeout_s=self._deadlines.page_s)
+
+    def payments(self, *, after_index: int, limit: int) -> Sequence[SentPayment]:
+        return money_calls.payments(
+            self._connection, after_index=after_index, limit=min(limit, MAX_PAGE), timeout_s=self._deadlines.page_s
         )
-        pending = self._connection.call(
-            "PendingChannels",
-            lambda stub: stub.PendingChannels,
-            pb.PendingChannelsRequest(),
-            timeout_s=self._deadlines.call_s,
+
+    def newest_payments(self, *, limit: int) -> Sequence[SentPayment]:
+        return money_calls.newest_payments(
+            self._connection, limit=min(limit, MAX_PAGE), timeout_s=self._deadlines.page_s
         )
-        return node_funds(balance_before=before, channels=channels, pending=pending, balance_after=balance())
+
+    def wallet_txs(self, *, from_height: int) -> Sequence[WalletTx]:
+        return money_calls.wallet_txs(self._connection, from_height=from_height, timeout_s=self._deadlines.page_s)
+
+    def closed_channels(self) -> Sequence[ClosedChannel]:
+        return money_calls.closed_channels(self._connection, timeout_s=self._deadlines.page_s)
+
+    def incoming_htlcs(self) -> IncomingHtlcs:
+        return htlc_calls.incoming_htlcs(self._connection, timeout_s=self._deadlines.call_s)
+
+    def htlc_resolution(self, chan_id: int, htlc_index: int) -> HtlcResolution | None:
+        return htlc_calls.htlc_resolution(self._connection, chan_id, htlc_index, timeout_s=self._deadlines.call_s)
 
     def settlements(
         self, *, after_settle_index: int
     ) -> AbstractAsyncContextManager[AsyncIterator[Sequence[InvoiceSettled]]]:
         return settle_stream(
-            self._connection, after_settle_index=after_settle_index, info_timeout_s=self._deadlines.info_s
+            self._connection,
+            after_settle_index=after_settle_index,
+            info_timeout_s=self._deadlines.info_s,
+            wallet_record=self._wallet_record,
         )
+
+    def _ours(self, invoice: pb.Invoice, pubkey: NodePubkey) -> NodeInvoice:
+        return node_invoice(invoice, pubkey=pubkey, wallet_record=self._wallet_record)
 
     def _known_pubkey(self) -> NodePubkey:
         """Whose invoices an answer holds: the node as it was before the call; the caller asks again after it."""

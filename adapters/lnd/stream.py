@@ -11,6 +11,12 @@ reads the backlog (invoiceregistry.go, SubscribeNotifications). So
   found by what is built on top: whoever starts with 0 lists afterwards, a hole in the indexes starts a listing,
   and the opening lists the newest invoices again between two equal looks at the funds (`daemon.ingest.opening`).
 
+Which settlements are live? LND marks none, but it gives a stream its whole backlog before anything that happens
+meanwhile, in one queue (invoiceregistry.go, deliverBacklogEvents), and a stream without a backlog of added invoices is
+told only of those that are added while it stands. So whatever follows the first added invoice was settled by the LND
+that runs now, after the stream began: no crash lies between. An AMP invoice that is open may be told for a set that
+settled, and is told as SETTLED then.
+
 GetInfo also says whose settlements these are: the answer came over the connection of the stream, so an address
 that begins to answer for another node cannot mix up two nodes' events.
 """
@@ -19,8 +25,9 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Final
 
 import grpc
@@ -128,9 +135,10 @@ class Batches:
 
 @asynccontextmanager
 async def settle_stream(
-    connection: Connection, *, after_settle_index: int, info_timeout_s: float
+    connection: Connection, *, after_settle_index: int, info_timeout_s: float, wallet_record: int | None
 ) -> AsyncIterator[Batches]:
-    """See `LightningNode.settlements`. Leaving it ends the call, and with it the thread."""
+    """See `LightningNode.settlements`; `wallet_record` as in `adapters.lnd.invoices.settlements`. Leaving it ends the
+    call, and with it the thread."""
     wire = connection.wire()
     request = pb.InvoiceSubscription(add_index=0, settle_index=after_settle_index)
     # add_index 0: no backlog of added invoices. Millions of them took LND hours (node-interfaces.md A.1).
@@ -140,7 +148,8 @@ async def settle_stream(
     try:
         pubkey = await _ask_pubkey(connection, wire, info_timeout_s)
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(_read, connection, call, buffer, batches, pubkey)
+            to_events = partial(settlements, pubkey=pubkey, wallet_record=wallet_record)
+            nursery.start_soon(_read, connection, call, buffer, batches, to_events)
             try:
                 await trio.sleep(_HANDLER_START_S)
                 refusal = buffer.ended
@@ -170,16 +179,22 @@ async def _ask_pubkey(connection: Connection, wire: Wire, timeout_s: float) -> N
 
 
 async def _read(
-    connection: Connection, call: Iterable[pb.Invoice], buffer: Buffer, batches: Batches, pubkey: NodePubkey
+    connection: Connection,
+    call: Iterable[pb.Invoice],
+    buffer: Buffer,
+    batches: Batches,
+    to_events: Callable[..., Sequence[InvoiceSettled]],
 ) -> None:
     """Runs the reading thread; it ends when the call does."""
     token = trio.lowlevel.current_trio_token()
 
     def read() -> None:
+        live = False
         try:
             for invoice in call:
                 # An invoice that was added, not settled, gives no events.
-                events = settlements(invoice, pubkey=pubkey, seen_at_ns=time.monotonic_ns())
+                events = to_events(invoice, seen_at_ns=time.monotonic_ns(), live=live)
+                live = live or (not events and invoice.state == pb.Invoice.OPEN)
                 if events and buffer.put(events):
                     token.run_sync_soon(batches.wake)
             why = f"{connection.name} ended the stream: it is shutting down"

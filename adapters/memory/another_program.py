@@ -14,8 +14,9 @@ from adapters.memory.state import (
     OnchainAddress,
     Tables,
 )
+from daemon.domain.accounts import BARRED_STATUSES
 from daemon.domain.entries import Leg
-from daemon.domain.identifiers import JournalId, Outpoint, PaymentHash, WalletId
+from daemon.domain.identifiers import AccountId, JournalId, Outpoint, PaymentHash, WalletId
 from daemon.domain.ports import StoredInvoice
 
 _BEYOND_ALL_LEGS = 1 << 62
@@ -67,6 +68,15 @@ class AnotherProgram:
         with self._tables.lock:
             document = self._tables.invoices[payment_hash]
             document.invoice = replace(document.invoice, paid=True, completed=True)
+
+    def set_status(self, account_id: AccountId, status: str) -> None:
+        """Gives an account this status, as its history's last."""
+        with self._tables.lock:
+            barred = BARRED_STATUSES.get(status)
+            if barred is None:
+                self._tables.barred.pop(account_id, None)
+            else:
+                self._tables.barred[account_id] = barred
 
     def add_address(self, wallet_id: WalletId, address: str, *, pubkey: str | None = None) -> None:
         """Appends to a wallet's `onchain`; one with a pubkey is an LND's."""

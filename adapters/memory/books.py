@@ -5,14 +5,25 @@ from __future__ import annotations
 from dataclasses import replace
 
 from adapters.memory.chain_facts import chain_facts, wants_chain
+from adapters.memory.dollar_facts import dollar_facts
 from adapters.memory.faults import CommitFaults
 from adapters.memory.state import BalanceSnapshot, LedgerJournal, Link, Tables
 from daemon.domain.accounts import LIGHTNING
-from daemon.domain.books import ChainFacts, Changes, Expectation, Facts, SealedEntry, Wanted
+from daemon.domain.books import (
+    ChainFacts,
+    Changes,
+    Expectation,
+    Facts,
+    Gap,
+    GapState,
+    SealedEntry,
+    SuspenseEntry,
+    Wanted,
+)
 from daemon.domain.cursors import LndCursor
 from daemon.domain.entries import JournalEntry, Leg
 from daemon.domain.errors import Conflict, LeaseLost
-from daemon.domain.identifiers import JournalId, PaymentHash
+from daemon.domain.identifiers import JournalId, PaymentHash, deposit_key
 from daemon.domain.money import Currency
 from daemon.domain.ports import AccountEntry
 
@@ -33,7 +44,7 @@ class MemoryBooks:
         self._faults.at_step("read")
         tables = self._tables
         with tables.lock:
-            return Facts(
+            facts = Facts(
                 head=tables.head if wanted.known is None else wanted.known.head,
                 booked={key for key in wanted.keys if key in tables.keys},
                 expectations={
@@ -51,9 +62,32 @@ class MemoryBooks:
                 booked_elsewhere={
                     payment_hash for payment_hash in wanted.payment_hashes if self._is_booked_elsewhere(payment_hash)
                 },
+                booked_elsewhere_sat={
+                    payment_hash: self._taken_from_lightning(payment_hash)
+                    for payment_hash in wanted.payment_hashes
+                    if self._is_booked_elsewhere(payment_hash)
+                },
+                received={
+                    key: record.received_msat
+                    for key in wanted.keys
+                    if (record := tables.keys.get(key)) is not None and record.received_msat is not None
+                },
                 lightning_balance=tables.balances.get((LIGHTNING, Currency.BTC), 0) if wanted.opening else 0,
                 chain=chain_facts(tables, wanted, is_ours=self._is_ours) if wants_chain(wanted) else ChainFacts(),
             )
+            facts.suspense = {**facts.suspense, **self._suspense_of(facts.chain)}
+            facts.dollars = dollar_facts(tables, facts.expectations.values())
+            return facts
+
+    def _suspense_of(self, chain: ChainFacts) -> dict[str, SuspenseEntry]:
+        """The entries of deposits that were booked to suspense."""
+        suspense = self._tables.suspense
+        keys = [
+            deposit_key(one.outpoint, one.settlements)
+            for one in chain.deposits.values()
+            if one.booking is not None and one.booking.suspense_reason
+        ]
+        return {key: suspense[key] for key in keys if key in suspense}
 
     def commit(self, changes: Changes) -> None:
         self._faults.at_step("commit")
@@ -92,13 +126,27 @@ class MemoryBooks:
             wallet_currency=wallet.wallet.currency if wallet else None,
             cents=document.cents,
             paid=invoice.paid,
+            barred=self._tables.barred.get(invoice.account_id),
             preimage=invoice.preimage,
+            completed=invoice.completed,
+            release=invoice.release,
         )
 
     def _is_booked_elsewhere(self, payment_hash: PaymentHash) -> bool:
         tables = self._tables
         legs = (tables.legs[leg_id] for leg_id in tables.legs_by_hash.get(payment_hash, ()))
         return any(leg.details.get("type") == "invoice" and not self._is_ours(leg.journal_id) for leg in legs)
+
+    def _taken_from_lightning(self, payment_hash: PaymentHash) -> int:
+        tables = self._tables
+        legs = [tables.legs[leg_id] for leg_id in tables.legs_by_hash.get(payment_hash, ())]
+        return sum(
+            one.leg.debit - one.leg.credit
+            for one in legs
+            if one.details.get("type") == "invoice"
+            and not self._is_ours(one.journal_id)
+            and (one.leg.account, one.leg.currency) == (LIGHTNING, Currency.BTC)
+        )
 
     def _is_ours(self, journal_id: JournalId) -> bool:
         return journal_id[8:18] == self._writer_id.hex()
@@ -124,23 +172,39 @@ class MemoryBooks:
     def _write(self, changes: Changes) -> None:
         tables = self._tables
         tables.keys.update((record.key, record) for record in changes.keys)
+        for key, received_msat in changes.received.items():
+            tables.keys[key] = replace(tables.keys[key], received_msat=received_msat)
         for payment_hash in changes.paid:
             document = tables.invoices[payment_hash]
             document.invoice = replace(document.invoice, paid=True, completed=True)
+        for payment_hash in changes.closed:
+            closed = tables.invoices.get(payment_hash)
+            if closed is not None and not closed.invoice.paid:
+                closed.invoice = replace(closed.invoice, completed=True)
         tables.outbox.extend(changes.outbox)
         for sealed in changes.entries:
             self._write_entry(sealed)
-        for key, delta in changes.deltas.items():
-            tables.balances[key] = tables.balances.get(key, 0) + delta
+        for account, delta in changes.deltas.items():
+            tables.balances[account] = tables.balances.get(account, 0) + delta
         for entry in (*changes.suspense_new, *changes.suspense_assigned):
             tables.suspense[entry.key] = replace(entry)
-        for gap in changes.gaps:  # a gap keeps its first sighting
-            tables.gaps.setdefault(gap.key, replace(gap))
+        for gap in changes.gaps:
+            self._put_gap(gap)
         for cursor in changes.cursors:
             tables.cursors.pop(cursor.pubkey, None)
             tables.cursors[cursor.pubkey] = cursor
         self._write_chain(changes)
+        tables.quotes.update((quote.payment_hash, quote) for quote in changes.quotes)
         tables.head = changes.after
+
+    def _put_gap(self, gap: Gap) -> None:
+        """A gap keeps its first sighting; found open again it stays as it is, and none is made to be closed."""
+        known = self._tables.gaps.get(gap.key)
+        if known is None:
+            if gap.state is not GapState.CLOSED:
+                self._tables.gaps[gap.key] = replace(gap)
+        elif gap.state is not GapState.OPEN:
+            self._tables.gaps[gap.key] = replace(gap, seen_at_ms=known.seen_at_ms)
 
     def _write_chain(self, changes: Changes) -> None:
         tables = self._tables

@@ -39,23 +39,32 @@ def chain_facts(tables: Tables, wanted: Wanted, *, is_ours: Callable[[JournalId]
         if outpoint in wanted.outpoints or deposit.txid in wanted.gone_txids or is_disconnected(deposit)
     }
     wallet_ids = wanted.wallet_ids | {deposit.wallet_id for deposit in deposits.values()}
+    wallet_ids |= {one.credited_to for one in deposits.values() if one.credited_to is not None}
     credited = {
-        deposit.wallet_id
+        owner
         for deposit in deposits.values()
-        if deposit.state is DepositState.SETTLED and is_disconnected(deposit)
+        if deposit.state is DepositState.SETTLED
+        and is_disconnected(deposit)
+        and (owner := deposit.credited_to) is not None
+    }
+    currencies = {
+        wallet_id: tables.wallets[wallet_id].wallet.currency for wallet_id in wallet_ids if wallet_id in tables.wallets
     }
     return ChainFacts(
         cursor=tables.chain_cursor,
         policy=tables.policies[-1].after if tables.policies else None,
         bank_owner=tables.bank_owner,
         deposits=deposits,
-        currencies={
-            wallet_id: tables.wallets[wallet_id].wallet.currency
-            for wallet_id in wallet_ids
-            if wallet_id in tables.wallets
-        },
+        currencies=currencies,
         booked_elsewhere=frozenset(filter(is_booked_elsewhere, wanted.outpoints)),
         balances={
-            wallet_id: tables.balances.get((wallet_account(wallet_id), Currency.BTC), 0) for wallet_id in credited
+            wallet_id: tables.balances.get((wallet_account(wallet_id), currencies.get(wallet_id, Currency.BTC)), 0)
+            for wallet_id in credited
+        },
+        dealer=tables.dealer if Currency.USD in currencies.values() else None,
+        barred={
+            wallet_id: barred
+            for wallet_id in currencies
+            if (barred := tables.barred.get(tables.wallets[wallet_id].wallet.account_id)) is not None
         },
     )

@@ -8,6 +8,7 @@ from adapters.memory.state import Tables
 from daemon.domain.chain import ChainCursor, Deposit, DepositState
 from daemon.domain.errors import BadInput
 from daemon.domain.identifiers import Outpoint, WalletId
+from daemon.domain.money import Currency
 
 _MAX_MS_DIGITS = 14
 """Unix milliseconds up to the year 5138."""
@@ -51,7 +52,7 @@ class MemoryDeposits:
         def is_due(deposit: Deposit) -> bool:
             settles_at = deposit.settles_at_height
             is_deep = settles_at is not None and settles_at <= height
-            return deposit.state is DepositState.CONFIRMED and is_deep and not deposit.held_reason
+            return deposit.state is DepositState.CONFIRMED and is_deep and not deposit.is_held
 
         return self._ascending(is_due, after, limit)
 
@@ -64,6 +65,13 @@ class MemoryDeposits:
             ]
         found.sort(key=lambda deposit: deposit.outpoint)
         return found[:limit]
+
+    def in_dollars(self, wallet_ids: Collection[WalletId]) -> frozenset[WalletId]:
+        with self._tables.lock:
+            found = (self._tables.wallets.get(wallet_id) for wallet_id in wallet_ids)
+            return frozenset(
+                one.wallet.wallet_id for one in found if one is not None and one.wallet.currency is Currency.USD
+            )
 
     def waiting(self) -> tuple[int, int]:
         with self._tables.lock:

@@ -10,8 +10,9 @@ from typing import Any
 from adapters.memory.ledger import payload_of
 from adapters.memory.state import InvoiceDocument, Tables
 from daemon.domain.errors import AlreadyExists
+from daemon.domain.holds import Release
 from daemon.domain.identifiers import AccountId, NodePubkey, PaymentHash, WalletId
-from daemon.domain.outbox import INVOICE_SETTLED
+from daemon.domain.outbox import INVOICE_CANCELED, INVOICE_EXPIRED, INVOICE_HELD, INVOICE_SETTLED
 from daemon.domain.ports import OpenInvoice, StoredInvoice
 
 
@@ -28,13 +29,20 @@ class MemoryInvoices:
                 raise AlreadyExists(f"an invoice with payment hash {invoice.payment_hash} exists")
             if self.get_by_external_id(invoice.account_id, invoice.external_id) is not None:
                 raise AlreadyExists(f"the account has used external_id {invoice.external_id!r} before")
-            tables.invoices[invoice.payment_hash] = InvoiceDocument(invoice=invoice, cents=None)
+            tables.invoices[invoice.payment_hash] = InvoiceDocument(invoice=invoice, cents=invoice.cents)
 
     def set_payment_request(self, payment_hash: PaymentHash, payment_request: str) -> None:
         with self._tables.lock:
             document = self._tables.invoices.get(payment_hash)
             if document is not None:
                 document.invoice = replace(document.invoice, payment_request=payment_request)
+
+    def release(self, payment_hash: PaymentHash, preimage: str | None) -> None:
+        with self._tables.lock:
+            document = self._tables.invoices.get(payment_hash)
+            if document is not None:
+                known = document.invoice.preimage if preimage is None else preimage
+                document.invoice = replace(document.invoice, release=Release.AUTOMATIC, preimage=known)
 
     def get(self, payment_hash: PaymentHash) -> StoredInvoice | None:
         with self._tables.lock:
@@ -59,6 +67,16 @@ class MemoryInvoices:
         rest = [invoice for invoice in of_wallet if after is None or _page_token(invoice) < after]
         page = rest[:limit]
         return page, _page_token(page[-1]) if len(rest) > limit else None
+
+    def states_told(self, invoice: StoredInvoice) -> Mapping[str, Mapping[str, Any]]:
+        with self._tables.lock:
+            return {
+                row.event.type: payload_of(row)
+                for row in self._tables.outbox
+                if row.event.type in (INVOICE_HELD, INVOICE_CANCELED, INVOICE_EXPIRED)
+                and row.event.payload["payment_hash"] == invoice.payment_hash
+                and row.event.payload["node"] == invoice.pubkey
+            }
 
     def settlement(self, payment_hash: PaymentHash) -> Mapping[str, Any] | None:
         with self._tables.lock:
@@ -91,6 +109,7 @@ class MemoryOpenInvoices:
                     payment_hash=document.invoice.payment_hash,
                     pubkey=document.invoice.pubkey,
                     created_at=document.invoice.created_at,
+                    payment_request=document.invoice.payment_request,
                 )
                 for document in self._tables.invoices.values()
                 if document.invoice.pubkey == pubkey and not document.invoice.paid and not document.invoice.completed

@@ -9,13 +9,31 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from typing import Final
 
 import trio
 
+from adapters.memory.hold_invoices import MemoryHolds, hold_state
+from adapters.memory.node_money import MemoryMoney
 from daemon.domain.errors import Unavailable
 from daemon.domain.identifiers import NodePubkey, PaymentHash
-from daemon.domain.node_events import InvoiceSettled
-from daemon.domain.ports import InvoicePage, InvoiceState, NewInvoice, NodeFunds, NodeInfo, NodeInvoice
+from daemon.domain.money import MSAT_PER_SAT
+from daemon.domain.movements import ClosedChannel, Forward, SentPayment, WalletTx
+from daemon.domain.node_events import HtlcRef, InvoiceSettled
+from daemon.domain.ports import (
+    HoldPage,
+    HoldWatch,
+    HtlcResolution,
+    IncomingHtlcs,
+    InvoicePage,
+    InvoiceState,
+    NewHoldInvoice,
+    NewInvoice,
+    NodeAnswer,
+    NodeFunds,
+    NodeInfo,
+    NodeInvoice,
+)
 
 MAX_PENDING_BATCHES = 100_000
 """LND's queue per subscriber has no bound; the fake's stops a test that never reads."""
@@ -47,7 +65,8 @@ class MemoryLightningNode:
     """See `daemon.domain.ports.LightningNode`; the other methods are the outside world's.
 
     `deliver_live` False keeps settlements from the streams (LND does not, the network may): a test then
-    sends what it likes, in any order and as often as it likes, with `send`.
+    sends what it likes, in any order and as often as it likes, with `send`. `htlcs.resolve_at_once` False leaves the
+    HTLCs of what settles in their channel, and their money out of the funds, until `resolve_htlcs` or `kill`.
     """
 
     def __init__(
@@ -70,6 +89,9 @@ class MemoryLightningNode:
         self._away: str | None = None
         self._subscribers: list[_Subscriber] = []
         self.deliver_live = True
+        self.htlcs = MemoryHtlcs()
+        self.holds = MemoryHolds()
+        self.money = MemoryMoney()
         self.incoming_hashes: tuple[PaymentHash, ...] = ()
 
     # --- the port ---------------------------------------------------------------------------------
@@ -85,19 +107,80 @@ class MemoryLightningNode:
                 network="regtest",
                 version="0.21.3-beta memory",
                 synced_to_chain=True,
-                block_height=150,
-                stores_final_htlc_resolutions=True,
+                block_height=self.holds.height,
+                stores_final_htlc_resolutions=self.htlcs.keeps_outcomes,
             )
 
     def add_invoice(self, invoice: NewInvoice) -> NodeInvoice:
         with self._reachable():
             payment_hash = PaymentHash(hashlib.sha256(invoice.preimage).hexdigest())
             known = self._invoices.get(payment_hash)
-            return known or self._add(payment_hash, invoice)
+            return known or self._change(self._add(payment_hash, invoice))
 
     def lookup_invoice(self, payment_hash: PaymentHash) -> NodeInvoice | None:
         with self._reachable():
             return self._invoices.get(payment_hash)
+
+    def add_hold_invoice(self, invoice: NewHoldInvoice) -> NodeInvoice:
+        with self._reachable():
+            known = self._invoices.get(invoice.payment_hash)
+            if known is not None:
+                return known
+            # What differs from an ordinary one is that nobody told the preimage.
+            asked = NewInvoice(
+                preimage=b"",
+                value_msat=invoice.value_msat,
+                memo=invoice.memo,
+                description_hash=invoice.description_hash,
+                expiry_s=invoice.expiry_s,
+            )
+            added = self._add(invoice.payment_hash, asked)
+            return self._change(replace(added, hold=replace(hold_state(added), is_hold=True)))
+
+    def settle_invoice(self, preimage: bytes) -> NodeAnswer:
+        with self._reachable():
+            payment_hash = PaymentHash(hashlib.sha256(preimage).hexdigest())
+            self.holds.settle_calls.append(payment_hash)
+            invoice = self._invoices.get(payment_hash)
+            if invoice is None:
+                return NodeAnswer.UNKNOWN
+            match invoice.state:
+                case InvoiceState.OPEN:
+                    return NodeAnswer.OPEN
+                case InvoiceState.CANCELED:
+                    return NodeAnswer.CANCELED
+                case InvoiceState.ACCEPTED if invoice.hold is not None:
+                    self._invoices[payment_hash] = replace(invoice, state=InvoiceState.OPEN, hold=None)
+                    self.settle(payment_hash, invoice.hold.received_msat)
+            return NodeAnswer.DONE
+
+    def cancel_invoice(self, payment_hash: PaymentHash) -> NodeAnswer:
+        with self._reachable():
+            invoice = self._invoices.get(payment_hash)
+            if invoice is None:
+                return NodeAnswer.UNKNOWN
+            if invoice.state is InvoiceState.SETTLED:
+                return NodeAnswer.SETTLED
+            if invoice.state is not InvoiceState.CANCELED:
+                self.cancel(payment_hash)
+            return NodeAnswer.DONE
+
+    def pending_holds(self, *, after_add_index: int, limit: int) -> HoldPage:
+        with self._reachable():
+            pending = (InvoiceState.OPEN, InvoiceState.ACCEPTED)
+            rest = [i for i in self._invoices.values() if i.add_index > after_add_index and i.state in pending]
+            page = rest[:limit]
+            return HoldPage(
+                holds=tuple(invoice.hold for invoice in page if invoice.hold is not None),
+                next_offset=page[-1].add_index if len(rest) > limit else 0,
+            )
+
+    @asynccontextmanager
+    async def hold_watch(self) -> AsyncIterator[HoldWatch]:
+        with self._reachable():
+            watching = self.holds.open(self._invoices.get)
+        async with watching as watch:
+            yield watch
 
     def list_invoices(self, *, after_add_index: int, limit: int) -> InvoicePage:
         with self._reachable():
@@ -107,11 +190,51 @@ class MemoryLightningNode:
 
     def funds(self) -> NodeFunds:
         with self._reachable():
-            return NodeFunds(
-                funds_msat=self._funds_msat,
-                incoming_hashes=self.incoming_hashes,
-                quiet_token=f"{self._pubkey}:{self._commitments}",
+            pending = self.htlcs.incoming().pending
+            unresolved = (
+                event.payment_hash
+                for invoice in self._invoices.values()
+                for event in invoice.settlements
+                if any((htlc.chan_id, htlc.htlc_index) in pending for htlc in event.htlcs)
             )
+            return NodeFunds(
+                channels_msat=self._funds_msat,
+                closing_msat=self.money.closing_sat * MSAT_PER_SAT,
+                wallet_msat=self.money.wallet_sat * MSAT_PER_SAT,
+                incoming_hashes=(*self.incoming_hashes, *unresolved),
+                incoming_htlcs=tuple(sorted(pending)),
+                channels=tuple(self.money.channels),
+                closing=tuple(self.money.closing),
+                quiet_token=f"{self._pubkey}:{self._commitments}:{self.money.moves}",
+            )
+
+    def forwards(self, *, after_ns: int, limit: int) -> Sequence[Forward]:
+        with self._reachable():
+            return self.money.forwards_after(after_ns, limit)
+
+    def payments(self, *, after_index: int, limit: int) -> Sequence[SentPayment]:
+        with self._reachable():
+            return self.money.payments_after(after_index, limit)
+
+    def newest_payments(self, *, limit: int) -> Sequence[SentPayment]:
+        with self._reachable():
+            return self.money.payments[-limit:]
+
+    def wallet_txs(self, *, from_height: int) -> Sequence[WalletTx]:
+        with self._reachable():
+            return self.money.txs_from(from_height)
+
+    def closed_channels(self) -> Sequence[ClosedChannel]:
+        with self._reachable():
+            return list(self.money.closed)
+
+    def incoming_htlcs(self) -> IncomingHtlcs:
+        with self._reachable():
+            return self.htlcs.incoming()
+
+    def htlc_resolution(self, chan_id: int, htlc_index: int) -> HtlcResolution | None:
+        with self._reachable():
+            return self.htlcs.resolution(chan_id, htlc_index)
 
     @asynccontextmanager
     async def settlements(self, *, after_settle_index: int) -> AsyncIterator[AsyncIterator[Sequence[InvoiceSettled]]]:
@@ -150,27 +273,54 @@ class MemoryLightningNode:
             key=lambda event: event.settle_index,
         )
 
-    def settle(self, payment_hash: PaymentHash, received_msat: int | None = None) -> InvoiceSettled:
+    def settle(
+        self, payment_hash: PaymentHash, received_msat: int | None = None, *, wallet_named: str | None = None
+    ) -> InvoiceSettled:
         """A payer pays an open invoice; its value unless told otherwise."""
         with self._lock:
             invoice = self._invoices[payment_hash]
             if invoice.state is not InvoiceState.OPEN:
                 raise ValueError(f"invoice {payment_hash} is {invoice.state}, not open")
-            event = InvoiceSettled(
-                pubkey=self._pubkey,
-                payment_hash=payment_hash,
-                settled_id=payment_hash,
-                settle_index=self._next_settle_index,
-                received_msat=invoice.value_msat if received_msat is None else received_msat,
-                settled_at_ms=int(self._now_s()) * 1000,
-                memo=invoice.memo,
+            amount_msat = invoice.value_msat if received_msat is None else received_msat
+            return self._settled(invoice, payment_hash, amount_msat, wallet_named)
+
+    def hold(self, payment_hash: PaymentHash, received_msat: int | None = None, *, expiry_height: int = 0) -> None:
+        """A payer's HTLC arrives for an open hold invoice: its value, and 80 blocks from now, unless told otherwise."""
+        with self._lock:
+            invoice = self._invoices[payment_hash]
+            if invoice.state is not InvoiceState.OPEN or invoice.hold is None:
+                raise ValueError(f"invoice {payment_hash} is no open hold invoice")
+            amount_msat = invoice.value_msat if received_msat is None else received_msat
+            held = self.holds.accepted(invoice, amount_msat, expiry_height, int(self._now_s()))
+            self._change(replace(invoice, state=InvoiceState.ACCEPTED, hold=held))
+
+    def pay_again(self, payment_hash: PaymentHash, amount_msat: int, *, renumber: bool) -> InvoiceSettled:
+        """Somebody who has the preimage sends money to a settled invoice: no stream tells it. bbolt gives it a new
+        settle_index (`renumber`), native SQL keeps the old one (node-interfaces.md A.0)."""
+        with self._lock:
+            invoice = self._invoices[payment_hash]
+            (first,) = invoice.settlements
+            event = replace(
+                first,
+                settle_index=self._next_settle_index if renumber else first.settle_index,
+                received_msat=first.received_msat + amount_msat,
+                htlcs=(*first.htlcs, self._arrived(amount_msat)),
             )
-            self._next_settle_index += 1
-            self._invoices[payment_hash] = replace(invoice, state=InvoiceState.SETTLED, settlements=(event,))
-            self._move_funds(event.received_msat)
-            if self.deliver_live:
-                self.send([event])
+            self._next_settle_index += renumber
+            self._invoices[payment_hash] = replace(invoice, settlements=(event,))
             return event
+
+    def resolve_htlcs(self) -> None:
+        """What is pending in the channel ends as LND says it does: the money has come."""
+        with self._lock:
+            self._move_funds(self.htlcs.resolve(HtlcResolution.SETTLED))
+
+    def kill(self) -> None:
+        """SIGKILL and a new start: HTLCs that were pending are failed back, their invoices stay settled."""
+        with self._lock:
+            self.restart()
+            self.htlcs.resolve(HtlcResolution.FAILED)
+            self._commitments += 1
 
     def invoice_by_hand(self, value_msat: int = 0, memo: str = "by hand") -> PaymentHash:
         """Somebody makes an invoice on the node itself: no document expects it."""
@@ -182,9 +332,26 @@ class MemoryLightningNode:
             )
             return self.add_by_another(asked)
 
-    def keysend(self, received_msat: int) -> InvoiceSettled:
-        """Money arrives without an invoice."""
-        return self.settle(self.invoice_by_hand(memo=""), received_msat)
+    def keysend(self, received_msat: int, *, wallet_named: str | None = None) -> InvoiceSettled:
+        """Money arrives without an invoice; its payer names a wallet, or does not."""
+        return self.settle(self.invoice_by_hand(memo=""), received_msat, wallet_named=wallet_named)
+
+    def amp_invoice_by_hand(self, value_msat: int = 0, memo: str = "by hand") -> PaymentHash:
+        """The same as `invoice_by_hand`, of an AMP invoice."""
+        with self._lock:
+            payment_hash = self.invoice_by_hand(value_msat, memo)
+            self._invoices[payment_hash] = replace(self._invoices[payment_hash], is_amp=True)
+            return payment_hash
+
+    def settle_amp_set(self, payment_hash: PaymentHash, received_msat: int | None = None) -> InvoiceSettled:
+        """A payer pays an AMP invoice, which others have paid before him or not."""
+        with self._lock:
+            invoice = self._invoices[payment_hash]
+            if not invoice.is_amp or invoice.state is InvoiceState.CANCELED:
+                raise ValueError(f"invoice {payment_hash} is no AMP invoice that can be paid")
+            number = len(invoice.settlements) + 1
+            set_id = hashlib.sha256(f"{payment_hash} {number}".encode()).hexdigest()
+            return self._settled(invoice, set_id, invoice.value_msat if received_msat is None else received_msat, None)
 
     def add_by_another(self, asked: NewInvoice) -> PaymentHash:
         """Another program adds an invoice with a preimage of its own; it reaches the node whenever it is up."""
@@ -192,9 +359,12 @@ class MemoryLightningNode:
             return self._add(PaymentHash(hashlib.sha256(asked.preimage).hexdigest()), asked).payment_hash
 
     def cancel(self, payment_hash: PaymentHash) -> None:
-        """An open invoice expires or is canceled: no stream tells it."""
+        """An open or held invoice expires or is canceled: no stream but its own tells it."""
         with self._lock:
-            self._invoices[payment_hash] = replace(self._invoices[payment_hash], state=InvoiceState.CANCELED)
+            invoice = self._invoices[payment_hash]
+            hold = invoice.hold and replace(invoice.hold, state=InvoiceState.CANCELED, expiry_height=0, accepted_at_s=0)
+            canceled = replace(invoice, state=InvoiceState.CANCELED, hold=hold)
+            self._change(canceled)
 
     def spend(self, amount_msat: int) -> None:
         """The node pays somebody."""
@@ -229,6 +399,7 @@ class MemoryLightningNode:
     def disconnect(self, *, lose_pending: bool = False, why: str = "stream broken") -> None:
         """Breaks all streams; what was on its way is still read first unless it is lost, too."""
         with self._lock:
+            self.holds.break_off(why)
             for subscriber in self._subscribers:
                 if lose_pending:
                     subscriber.pending.clear()
@@ -292,9 +463,88 @@ class MemoryLightningNode:
         self._invoices[payment_hash] = invoice
         return invoice
 
+    def _settled(
+        self, invoice: NodeInvoice, settled_id: str, amount_msat: int, wallet_named: str | None
+    ) -> InvoiceSettled:
+        event = InvoiceSettled(
+            pubkey=self._pubkey,
+            payment_hash=invoice.payment_hash,
+            settled_id=settled_id,
+            settle_index=self._next_settle_index,
+            received_msat=amount_msat,
+            settled_at_ms=int(self._now_s()) * 1000,
+            memo=invoice.memo,
+            htlcs=(self._arrived(amount_msat),),
+            wallet_named=wallet_named,
+        )
+        self._next_settle_index += 1
+        settled = replace(invoice, state=InvoiceState.SETTLED, settlements=(*invoice.settlements, event))
+        self._invoices[invoice.payment_hash] = settled
+        if self.deliver_live:
+            self.send([replace(event, live=True)])
+        self.holds.tell(settled)
+        return event
+
+    def _arrived(self, amount_msat: int) -> HtlcRef:
+        htlc = self.htlcs.add(amount_msat, int(self._now_s()))
+        if self.htlcs.resolve_at_once:
+            self._move_funds(self.htlcs.resolve(HtlcResolution.SETTLED))
+        return htlc
+
+    def _change(self, invoice: NodeInvoice) -> NodeInvoice:
+        self._invoices[invoice.payment_hash] = invoice
+        self.holds.tell(invoice)
+        return invoice
+
     def _move_funds(self, delta_msat: int) -> None:
         self._funds_msat += delta_msat
         self._commitments += 1
+
+
+class MemoryHtlcs:
+    """The incoming HTLCs of the node's one channel. `keeps_outcomes` is LND's --store-final-htlc-resolutions;
+    `is_open` False: the channel closes, and lists nothing."""
+
+    CHANNEL: Final = 150 << 40
+    """A short channel id: block, tx, output."""
+
+    def __init__(self) -> None:
+        self.resolve_at_once = True
+        self.keeps_outcomes = True
+        self.is_open = True
+        self.asked: list[int] = []
+        self._outcomes: dict[int, HtlcResolution | None] = {}
+        self._pending: dict[int, int] = {}
+
+    def add(self, amount_msat: int, settled_at_s: int) -> HtlcRef:
+        """An HTLC comes in."""
+        index = len(self._outcomes)
+        self._outcomes[index], self._pending[index] = None, amount_msat
+        return HtlcRef(self.CHANNEL, index, amount_msat, settled_at_s)
+
+    def resolve(self, outcome: HtlcResolution) -> int:
+        """All that are pending end so; what they were, in msat."""
+        resolved, self._pending = self._pending, {}
+        self._outcomes.update(dict.fromkeys(resolved, outcome))
+        return sum(resolved.values())
+
+    def forget_outcomes(self) -> None:
+        """As if they had ended before the node kept outcomes."""
+        self._outcomes = dict.fromkeys(self._outcomes)
+
+    def incoming(self) -> IncomingHtlcs:
+        """See `LightningNode.incoming_htlcs`."""
+        pending = frozenset((self.CHANNEL, index) for index in self._pending)
+        return IncomingHtlcs(
+            open_channels=frozenset({self.CHANNEL} if self.is_open else ()),
+            pending=pending if self.is_open else frozenset(),
+        )
+
+    def resolution(self, chan_id: int, htlc_index: int) -> HtlcResolution | None:
+        """See `LightningNode.htlc_resolution`."""
+        self.asked.append(htlc_index)
+        known = self.keeps_outcomes and chan_id == self.CHANNEL
+        return self._outcomes.get(htlc_index) if known else None
 
 
 class _Batches:

@@ -8,15 +8,19 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
+from daemon.domain.accounts import Barred, DealerWallets
 from daemon.domain.api_keys import ApiKey
+from daemon.domain.audit_log import AuditEntry
 from daemon.domain.books import BalanceKey, Gap, Head, KeyRecord, SuspenseEntry
 from daemon.domain.chain import ChainCursor, Deposit, PendingReceive
+from daemon.domain.coins import SpentCoin
 from daemon.domain.cursors import LndCursor
 from daemon.domain.deposit_terms import PolicyChange
 from daemon.domain.entries import Leg
 from daemon.domain.identifiers import AccountId, JournalId, NodePubkey, Outpoint, PaymentHash, WalletId
 from daemon.domain.outbox import OutboxRow
 from daemon.domain.ports import AccountEntry, StoredInvoice, Wallet
+from daemon.domain.quotes import Quote
 
 FOREIGN_WRITER = "f0" * 5
 """The middle of another program's journal ids, where tellerd's carry the writer id."""
@@ -129,17 +133,22 @@ class Tables:
     gaps: dict[str, Gap] = field(default_factory=dict)
     invoices: dict[PaymentHash, InvoiceDocument] = field(default_factory=dict)
     accounts: dict[AccountId, WalletId | None] = field(default_factory=dict)
+    barred: dict[AccountId, Barred] = field(default_factory=dict)
     wallets: dict[WalletId, WalletDocument] = field(default_factory=dict)
     bank_owner: WalletId | None = None
+    dealer: DealerWallets | None = None
     onchain: dict[WalletId, list[OnchainAddress]] = field(default_factory=dict)
     changed_wallets: list[WalletId] = field(default_factory=list)
     chain_cursor: ChainCursor | None = None
     deposits: dict[Outpoint, Deposit] = field(default_factory=dict)
+    coins: dict[Outpoint, SpentCoin] = field(default_factory=dict)
     pending: dict[Outpoint, PendingReceive] = field(default_factory=dict)
     scripts: dict[bytes, ScriptDocument] = field(default_factory=dict)
     next_index: dict[str, int] = field(default_factory=dict)
     policies: list[PolicyChange] = field(default_factory=list)
     api_keys: dict[str, ApiKey] = field(default_factory=dict)
+    quotes: dict[PaymentHash, Quote] = field(default_factory=dict)
+    audit: dict[str, AuditEntry] = field(default_factory=dict)
     hints: int = 0
     hinted: threading.Condition = field(init=False)
     _last_leg_id: int = 0

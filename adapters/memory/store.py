@@ -9,19 +9,26 @@ from dataclasses import dataclass
 from adapters.memory.addresses import MemoryAddresses
 from adapters.memory.another_program import AnotherProgram
 from adapters.memory.api_keys import MemoryApiKeys
+from adapters.memory.audit_log import MemoryAuditLog
 from adapters.memory.books import MemoryBooks
+from adapters.memory.coins import MemoryCoins
 from adapters.memory.deposits import MemoryDeposits
 from adapters.memory.faults import CommitFaults
 from adapters.memory.figures import MemoryFigures
 from adapters.memory.foreign_addresses import MemoryForeignAddresses
+from adapters.memory.gaps import MemoryGaps
 from adapters.memory.invoices import MemoryInvoices, MemoryOpenInvoices
 from adapters.memory.journals import MemoryJournals
 from adapters.memory.leases import MemoryLeases
 from adapters.memory.ledger import MemoryLedger
+from adapters.memory.lightning_books import MemoryLightningBooks
 from adapters.memory.policies import MemoryPolicies
+from adapters.memory.quotes import MemoryQuotes
 from adapters.memory.scripts import MemoryScripts
 from adapters.memory.state import LedgerJournal, Link, Tables
+from adapters.memory.suspense import MemorySuspense
 from adapters.memory.wallets import MemoryWallets
+from daemon.domain.accounts import DealerWallets
 from daemon.domain.books import Gap, KeyRecord, SuspenseEntry
 from daemon.domain.chain import PendingReceive
 from daemon.domain.entries import Leg
@@ -59,17 +66,30 @@ class MemoryStore:
         self.invoices = MemoryInvoices(self._tables)
         self.ledger = MemoryLedger(self._tables)
         self.deposits = MemoryDeposits(self._tables)
+        self.coins = MemoryCoins(self._tables, MEMORY_WRITER_ID)
+        self.lightning_books = MemoryLightningBooks(self._tables, MEMORY_WRITER_ID)
         self.addresses = MemoryAddresses(self._tables)
         self.policies = MemoryPolicies(self._tables)
         self.scripts = MemoryScripts(self._tables)
         self.api_keys = MemoryApiKeys(self._tables)
         self.figures = MemoryFigures(self._tables)
+        self.quotes = MemoryQuotes(self._tables)
+        self.gaps = MemoryGaps(self._tables)
+        self.suspense = MemorySuspense(self._tables)
+        self.audit_log = MemoryAuditLog(self._tables)
         self.another = AnotherProgram(self._tables)
         self._tables.bank_owner = self._make_bank_owner()
+        self._tables.dealer = self._make_dealer()
 
     def _make_bank_owner(self) -> WalletId:
-        """The one system wallet that tellerd itself books to, as `tellerd init` makes it."""
+        """As `tellerd init` makes it."""
         return self.wallets.create(account_id=None, currency=Currency.BTC, external_id="system:bankowner").wallet_id
+
+    def _make_dealer(self) -> DealerWallets:
+        """Two wallets of one account, as `tellerd init` makes them."""
+        btc = self.wallets.create(account_id=None, currency=Currency.BTC, external_id="system:dealer:BTC")
+        usd = self.wallets.create(account_id=btc.account_id, currency=Currency.USD, external_id="system:dealer:USD")
+        return DealerWallets(btc=btc.wallet_id, usd=usd.wallet_id)
 
     def foreign_addresses(self, script_of: Callable[[str], bytes]) -> MemoryForeignAddresses:
         """Addresses that `another` wrote; `script_of` raises ValueError for what is no address here."""
@@ -94,7 +114,7 @@ class MemoryStore:
                 for link in self._tables.links.values()
             ]
 
-    def suspense(self) -> dict[str, SuspenseEntry]:
+    def known_suspense(self) -> dict[str, SuspenseEntry]:
         """All money that ever waited in suspense."""
         with self._tables.lock:
             return dict(self._tables.suspense)
@@ -104,7 +124,7 @@ class MemoryStore:
         with self._tables.lock:
             return dict(self._tables.pending)
 
-    def gaps(self) -> dict[str, Gap]:
-        """All that a person must explain."""
+    def known_gaps(self) -> dict[str, Gap]:
+        """All that ever did not add up."""
         with self._tables.lock:
             return dict(self._tables.gaps)

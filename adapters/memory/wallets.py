@@ -6,6 +6,7 @@ import uuid
 from collections.abc import Sequence
 
 from adapters.memory.state import Tables, WalletDocument
+from daemon.domain.accounts import Barred
 from daemon.domain.errors import AlreadyExists, NotFound
 from daemon.domain.identifiers import AccountId, WalletId
 from daemon.domain.money import Currency
@@ -43,6 +44,10 @@ class MemoryWallets:
         with self._tables.lock:
             document = self._tables.wallets.get(wallet_id)
             return document.wallet if document else None
+
+    def barred(self, wallet: Wallet) -> Barred | None:
+        with self._tables.lock:
+            return self._tables.barred.get(wallet.account_id)
 
     def page(
         self, *, account_id: AccountId | None, after: str | None, limit: int

@@ -8,6 +8,7 @@ from bson.datetime_ms import DatetimeMS
 from bson.int64 import Int64
 
 from adapters.mongo.documents import Document, milliseconds
+from daemon.domain.accounts import DealerWallets
 from daemon.domain.chain import (
     BlockRef,
     ChainCursor,
@@ -26,6 +27,9 @@ CHAIN_CURSORS: Final[Document] = {"_id": {"$regex": f"^{_CURSOR_PREFIX}"}}
 
 _PRICE_OFFSET: Final = "12"
 """Decimals of Blink's `displayPriceBase`."""
+
+_ONE_CENT: Final = str(10**12)
+"""What one of a dollar wallet's cents is in dollars' minor unit."""
 
 
 def chain_cursor_of(cursor: ChainCursor, committed_at_ms: int) -> Document:
@@ -70,7 +74,7 @@ def deposit_of(deposit: Deposit) -> Document:
         "settlements": deposit.settlements,
         "revision": deposit.revision,
         "booking": None if booking is None else _booking_of(booking),
-        "held": bool(deposit.held_reason),
+        "held": deposit.is_held,
         "held_reason": deposit.held_reason,
         "dropped_reason": deposit.dropped_reason,
         "replaced_by": deposit.replaced_by,
@@ -110,17 +114,23 @@ def _booking_of(booking: DepositBooking) -> Document:
         "bank_owner": booking.bank_owner,
         "cents": _int64_or_none(booking.cents),
         "fee_cents": _int64_or_none(booking.fee_cents),
+        "dealer": None if booking.dealer is None else {"btc": booking.dealer.btc, "usd": booking.dealer.usd},
+        "suspense_reason": booking.suspense_reason,
+        "assigned_to": booking.assigned_to,
     }
 
 
 def _booking_from(document: Document) -> DepositBooking:
-    owner = document["bank_owner"]
+    owner, dealer, assigned_to = document["bank_owner"], document.get("dealer"), document.get("assigned_to")
     return DepositBooking(
         is_dust=document["is_dust"],
         fee_sat=int(document["fee_sat"]),
         bank_owner=None if owner is None else WalletId(owner),
         cents=_int_or_none(document["cents"]),
         fee_cents=_int_or_none(document["fee_cents"]),
+        dealer=None if dealer is None else DealerWallets(btc=WalletId(dealer["btc"]), usd=WalletId(dealer["usd"])),
+        suspense_reason=document.get("suspense_reason", ""),
+        assigned_to=WalletId(assigned_to) if assigned_to else None,
     )
 
 
@@ -134,14 +144,15 @@ def _int_or_none(value: Any) -> int | None:
 
 def pending_of(pending: PendingReceive) -> Document:
     """Blink's `walletonchainpendingreceives` document, without `_id`; without a price it has no display fields."""
+    in_dollars = pending.currency is Currency.USD
     document: Document = {
         "walletId": pending.wallet_id,
         "address": pending.address,
         "transactionHash": pending.txid,
         "vout": pending.vout,
-        "walletAmount": pending.amount_sat,
-        "walletFee": pending.fee_sat,
-        "walletCurrency": Currency.BTC.value,
+        "walletAmount": pending.cents if in_dollars else pending.amount_sat,
+        "walletFee": pending.fee_cents if in_dollars else pending.fee_sat,
+        "walletCurrency": pending.currency.value,
         "createdAt": DatetimeMS(pending.created_at_ms),
         "__v": 0,
     }
@@ -151,7 +162,7 @@ def pending_of(pending: PendingReceive) -> Document:
         **document,
         "displayAmount": _major_units(pending.cents),
         "displayFee": _major_units(pending.fee_cents),
-        "displayPriceBase": str(pending.price_base),
+        "displayPriceBase": _ONE_CENT if in_dollars else str(pending.price_base),
         "displayPriceOffset": _PRICE_OFFSET,
         "displayPriceCurrency": Currency.USD.value,
     }

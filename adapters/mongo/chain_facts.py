@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping
 
+from pymongo.client_session import ClientSession
 from pymongo.database import Database
 
 from adapters.mongo import collections as names
+from adapters.mongo.barred import barred_wallets
 from adapters.mongo.chain_documents import CHAIN_CURSORS, chain_cursor_from, deposit_from
 from adapters.mongo.documents import Document, balance_id
 from adapters.mongo.policies import newest_policy
 from adapters.mongo.snapshots import not_made_by
-from daemon.domain.accounts import wallet_account
+from daemon.domain.accounts import DealerWallets, wallet_account
 from daemon.domain.books import ChainFacts, Wanted
 from daemon.domain.chain import ChainCursor, Deposit, DepositState
 from daemon.domain.identifiers import BlockHash, Outpoint, WalletId
@@ -23,37 +25,45 @@ def wants_chain(wanted: Wanted) -> bool:
     return bool(wanted.chain or wanted.outpoints or wanted.gone_txids or wanted.disconnected or wanted.wallet_ids)
 
 
-def read_chain_cursor(db: Database[Document]) -> ChainCursor | None:
+def read_chain_cursor(db: Database[Document], session: ClientSession | None = None) -> ChainCursor | None:
     """The chain's position; the one written last, should a database have followed two chains."""
-    document = db[names.CURSORS].find_one(CHAIN_CURSORS, sort=[("updated_at", -1)])
+    document = db[names.CURSORS].find_one(CHAIN_CURSORS, sort=[("updated_at", -1)], session=session)
     return chain_cursor_from(document) if document else None
 
 
 class ChainFactsReader:
-    """Reads `ChainFacts`. `currencies_of` tells the currencies of those wallets that exist."""
+    """Reads `ChainFacts`. `currencies_of` tells the currencies of those wallets that exist, `dealer` whose wallets
+    change sats into dollars."""
 
     def __init__(
         self,
         db: Database[Document],
         writer_id: bytes,
         currencies_of: Callable[[Collection[WalletId]], Mapping[WalletId, Currency]],
+        dealer: Callable[[], DealerWallets | None],
     ) -> None:
         self._db = db
         self._writer_id = writer_id
         self._currencies_of = currencies_of
+        self._dealer = dealer
         self._bank_owner: WalletId | None = None
 
     def read(self, wanted: Wanted) -> ChainFacts:
         """The facts; the caller has read the head before."""
         deposits = self._deposits(wanted)
+        wallet_ids = wanted.wallet_ids | {deposit.wallet_id for deposit in deposits.values()}
+        wallet_ids |= {one.credited_to for one in deposits.values() if one.credited_to is not None}
+        currencies = self._currencies_of(wallet_ids)
         return ChainFacts(
             cursor=read_chain_cursor(self._db),
             policy=newest_policy(self._db),
             bank_owner=self._find_bank_owner(),
             deposits=deposits,
-            currencies=self._currencies_of(wanted.wallet_ids | {deposit.wallet_id for deposit in deposits.values()}),
+            currencies=currencies,
             booked_elsewhere=self._booked_elsewhere(wanted.outpoints),
-            balances=self._balances(_credited_in(wanted.disconnected, deposits.values())),
+            balances=self._balances(_credited_in(wanted.disconnected, deposits.values()), currencies),
+            dealer=self._dealer() if Currency.USD in currencies.values() else None,
+            barred=barred_wallets(self._db, wallet_ids),
         )
 
     def _find_bank_owner(self) -> WalletId | None:
@@ -85,8 +95,11 @@ class ChainFactsReader:
         booked = {(leg["hash"], leg.get("vout")) for leg in self._db[names.LEGS].find(query, {"hash": 1, "vout": 1})}
         return frozenset(outpoint for outpoint in outpoints if _names_of(outpoint) & booked)
 
-    def _balances(self, wallet_ids: Iterable[WalletId]) -> dict[WalletId, int]:
-        by_id = {balance_id(wallet_account(wallet_id), Currency.BTC): wallet_id for wallet_id in wallet_ids}
+    def _balances(self, wallet_ids: Iterable[WalletId], currencies: Mapping[WalletId, Currency]) -> dict[WalletId, int]:
+        by_id = {
+            balance_id(wallet_account(wallet_id), currencies.get(wallet_id, Currency.BTC)): wallet_id
+            for wallet_id in wallet_ids
+        }
         if not by_id:
             return {}
         found = self._db[names.BALANCES].find({"_id": {"$in": list(by_id)}}, {"balance": 1})
@@ -100,7 +113,10 @@ def _names_of(outpoint: Outpoint) -> set[tuple[str, int | None]]:
 
 def _credited_in(blocks: Collection[BlockHash], deposits: Iterable[Deposit]) -> set[WalletId]:
     return {
-        deposit.wallet_id
+        owner
         for deposit in deposits
-        if deposit.state is DepositState.SETTLED and deposit.block is not None and deposit.block.hash in blocks
+        if deposit.state is DepositState.SETTLED
+        and deposit.block is not None
+        and deposit.block.hash in blocks
+        and (owner := deposit.credited_to) is not None
     }

@@ -26,15 +26,22 @@ SUSPENSE: Final = "teller_suspense"
 GAPS: Final = "teller_gaps"
 SCHEMA: Final = "teller_schema"
 DEPOSITS: Final = "teller_deposits"
+COINS: Final = "teller_coins"
 SCRIPTS: Final = "teller_scripts"
 POLICIES: Final = "teller_policies"
 DERIVATIONS: Final = "teller_derivations"
 API_KEYS: Final = "teller_api_keys"
+AUDIT: Final = "teller_audit"
+QUOTES: Final = "teller_quotes"
 
-SCHEMA_VERSION: Final = 2
-"""Version 2 has the collections of deposits and addresses."""
+SCHEMA_VERSION: Final = 3
+"""Version 2 has the collections of deposits and addresses, version 3 the audit log and what reconciliation keeps."""
 
 _Keys = list[tuple[str, int]]
+
+SETTLED_SUMS: Final[_Keys] = [("state", ASCENDING), ("amount_sat", ASCENDING), ("booking.is_dust", ASCENDING)]
+SPENT_SUMS: Final[_Keys] = [("spender", ASCENDING), ("amount_sat", ASCENDING)]
+"""Indexes that hold all that is added up at every look of the reconciliation."""
 
 
 def _index(*keys: str, **options: Any) -> IndexModel:
@@ -85,8 +92,12 @@ INDEXES: Final[dict[str, list[IndexModel]]] = {
         _index("effects.account", "-n"),
         _index("foreign", "-_id", partialFilterExpression={"foreign": True}),
     ],
-    SUSPENSE: [_index("assigned_to", "received_at")],
-    GAPS: [],
+    SUSPENSE: [_index("assigned_to", "-received_at", "-_id"), _index("-received_at", "-_id")],
+    GAPS: [
+        _index("-seen_at", "-_id"),
+        _index("state", "-seen_at", "-_id"),
+        _index("kind", "state", "-seen_at", "-_id"),
+    ],
     SCHEMA: [],
     PENDING_RECEIVES: [_index("walletId", "-createdAt"), _index("transactionHash", "vout", unique=True)],
     DEPOSITS: [
@@ -97,7 +108,9 @@ INDEXES: Final[dict[str, list[IndexModel]]] = {
         _index("txid"),
         _index("block.hash", sparse=True),
         _index("address"),
+        IndexModel(SETTLED_SUMS, partialFilterExpression={"state": "settled"}),
     ],
+    COINS: [IndexModel(SPENT_SUMS), _index("height"), _index("spender", "_id")],
     SCRIPTS: [
         _index("wallet_id", "key_id", "-index", partialFilterExpression={"key_id": {"$exists": True}}),
         # A second script without a number is refused, too: it could not be found.
@@ -107,5 +120,7 @@ INDEXES: Final[dict[str, list[IndexModel]]] = {
     POLICIES: [],
     DERIVATIONS: [],
     API_KEYS: [_index("-created_at", "-_id")],
+    AUDIT: [],
+    QUOTES: [],
 }
 """Blink's own indexes as blink-contract.md lists them: on a database of Blink's they are there already."""

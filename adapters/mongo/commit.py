@@ -34,7 +34,8 @@ from adapters.mongo.documents import (
     suspense_of,
 )
 from adapters.mongo.errors import DUPLICATE_KEY
-from daemon.domain.books import Changes, SealedEntry
+from adapters.mongo.quotes import quote_of
+from daemon.domain.books import Changes, GapState, SealedEntry
 from daemon.domain.chain import Deposit
 from daemon.domain.errors import Conflict, InvariantViolation, LeaseLost
 
@@ -56,7 +57,9 @@ class Writer:
     def write(self, changes: Changes) -> None:
         """All writes, in order. Raises Conflict or LeaseLost; the caller aborts then."""
         self._mark_paid(changes)
+        self._close(changes)
         self._insert(names.KEYS, [key_of(record) for record in changes.keys])
+        self._raise_received(changes)
         self._add_to_balances(changes)
         self._insert(names.OUTBOX, [outbox_of(row) for row in changes.outbox])
         self._insert(names.SUSPENSE, [suspense_of(entry) for entry in changes.suspense_new])
@@ -64,6 +67,7 @@ class Writer:
         self._put_gaps(changes)
         self._put(names.CURSORS, [cursor_of(cursor, changes.committed_at_ms) for cursor in changes.cursors])
         self._write_chain(changes)
+        self._put(names.QUOTES, [quote_of(quote) for quote in changes.quotes])
         self._insert(names.LINKS, [link_of(sealed) for sealed in changes.entries])
         self._write_ledger(changes)
         self._move_head(changes)
@@ -111,6 +115,21 @@ class Writer:
         if marked != len(changes.paid):
             raise Conflict("another program marked an invoice paid meanwhile")
 
+    def _close(self, changes: Changes) -> None:
+        """One that another program has paid or closed meanwhile is as it should be."""
+        if changes.closed:
+            query = {"_id": {"$in": list(changes.closed)}, "paid": {"$ne": True}}
+            change = {"$set": {"processingCompleted": True}}
+            self._update(names.INVOICES, [{"q": query, "u": change, "multi": True}])
+
+    def _raise_received(self, changes: Changes) -> None:
+        """The head's fence says that nobody else has raised them since they were read."""
+        updates = [
+            {"q": {"_id": key}, "u": {"$set": {"received_msat": Int64(msat)}}} for key, msat in changes.received.items()
+        ]
+        if updates and self._update(names.KEYS, updates) != len(updates):
+            raise InvariantViolation("a settlement that was booked has no idempotency key any more")
+
     def _add_to_balances(self, changes: Changes) -> None:
         self._update(
             names.BALANCES,
@@ -128,12 +147,20 @@ class Writer:
         )
 
     def _put_gaps(self, changes: Changes) -> None:
-        """A gap keeps its first sighting and the state that a person gave it."""
+        """A gap keeps its first sighting. One that is found open again stays in the state that it is in by now: its
+        reason may have been found; one that a decision explains or closes gets that state, and none is made to be
+        closed."""
+        now = DatetimeMS(changes.committed_at_ms)
         updates = []
         for gap in changes.gaps:
             document = gap_of(gap)
             query = {"_id": document.pop("_id")}
-            updates.append({"q": query, "u": {"$setOnInsert": document}, "upsert": True})
+            if gap.state is GapState.OPEN:
+                change = {"$setOnInsert": {**document, "updated_at": now}}
+            else:
+                first = {"seen_at": document.pop("seen_at")}
+                change = {"$set": {**document, "updated_at": now}, "$setOnInsert": first}
+            updates.append({"q": query, "u": change, "upsert": gap.state is not GapState.CLOSED})
         self._update(names.GAPS, updates)
 
     def _write_chain(self, changes: Changes) -> None:

@@ -15,6 +15,7 @@ from adapters.mongo.errors import mapped
 from daemon.domain.chain import ChainCursor, Deposit, DepositState
 from daemon.domain.errors import BadInput
 from daemon.domain.identifiers import Outpoint, WalletId
+from daemon.domain.money import Currency
 
 _MAX_MS_DIGITS = 14
 """Unix milliseconds up to the year 5138."""
@@ -66,6 +67,12 @@ class MongoDeposits:
         """See the port."""
         query = {"state": DepositState.CONFIRMED.value, "held": False, "settles_at": {"$lte": height}}
         return self._ascending(query, after, limit, index="settles_at")
+
+    def in_dollars(self, wallet_ids: Collection[WalletId]) -> frozenset[WalletId]:
+        """See the port."""
+        query = {"id": {"$in": list(wallet_ids)}, "currency": Currency.USD.value}
+        with mapped("looking for dollar wallets"):
+            return frozenset(WalletId(one["id"]) for one in self._db[names.WALLETS].find(query, {"id": 1}))
 
     def _ascending(self, query: Document, after: Outpoint | None, limit: int, *, index: str) -> Sequence[Deposit]:
         if after is not None:

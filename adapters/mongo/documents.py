@@ -10,12 +10,25 @@ from bson.datetime_ms import DatetimeMS
 from bson.int64 import Int64
 
 from daemon.domain.accounts import BOOK
-from daemon.domain.books import Gap, Head, KeyRecord, SealedEntry, SuspenseEntry
+from daemon.domain.books import (
+    Gap,
+    GapState,
+    Head,
+    KeyRecord,
+    SealedEntry,
+    SuspenseChange,
+    SuspenseEntry,
+    SuspenseState,
+)
 from daemon.domain.cursors import LndCursor
-from daemon.domain.identifiers import NodePubkey, PaymentHash, WalletId
+from daemon.domain.holds import Release
+from daemon.domain.identifiers import NodePubkey, Outpoint, PaymentHash, Txid, WalletId
+from daemon.domain.movements import MovementMarks
 from daemon.domain.outbox import OutboxRow
 
 Document = dict[str, Any]
+
+_CHECKED = "htlc_checked_through"
 
 LND_CURSORS: Document = {"_id": {"$regex": "^lnd:"}}
 """A query for the nodes' cursors, beside which the chain's stands; a prefix is a range of the index."""
@@ -86,7 +99,10 @@ def link_of(sealed: SealedEntry) -> Document:
 
 def key_of(record: KeyRecord) -> Document:
     """An idempotency key that is taken."""
-    return {"_id": record.key, "journal": record.journal_id, "sequence": record.sequence}
+    document: Document = {"_id": record.key, "journal": record.journal_id, "sequence": record.sequence}
+    if record.received_msat is not None:
+        document["received_msat"] = Int64(record.received_msat)
+    return document
 
 
 def outbox_of(row: OutboxRow) -> Document:
@@ -110,6 +126,24 @@ def _wide(value: Any) -> Any:
     return Int64(value) if type(value) is int else value
 
 
+def cents_of(document: Document) -> int | None:
+    """An `invoiceusers` document's `cents`; other programs' drivers may have written a whole number as a double, or
+    null. What is no amount of cents is none."""
+    cents = document.get("cents")
+    return int(cents) if isinstance(cents, int | float) and cents > 0 and cents == int(cents) else None
+
+
+RELEASE = "tellerdRelease"
+"""In an `invoiceusers` document of a hold invoice that tellerd made: who releases what is held. Blink's readers pass
+over fields that they do not know."""
+
+
+def release_of(document: Document) -> Release | None:
+    """Who releases what the invoice of this document holds; None where it does not say."""
+    release = document.get(RELEASE)
+    return Release(release) if release in tuple(Release) else None
+
+
 def suspense_of(entry: SuspenseEntry) -> Document:
     """Money that waits for its owner."""
     return {
@@ -121,11 +155,23 @@ def suspense_of(entry: SuspenseEntry) -> Document:
         "reason": entry.reason,
         "received_at": DatetimeMS(entry.received_at_ms),
         "assigned_to": entry.assigned_to,
+        "outpoint": entry.outpoint,
+        "state": entry.state.value,
+        "trail": [
+            {
+                "at": DatetimeMS(change.at_ms),
+                "state": change.state.value,
+                "by": change.by,
+                "reason": change.reason,
+                "wallet_id": change.wallet_id,
+            }
+            for change in entry.trail
+        ],
     }
 
 
 def suspense_from(document: Document) -> SuspenseEntry:
-    """The reverse of `suspense_of`."""
+    """The reverse of `suspense_of`; documents of the first releases have neither state nor trail."""
     return SuspenseEntry(
         key=document["_id"],
         pubkey=NodePubkey(document["pubkey"]),
@@ -135,19 +181,48 @@ def suspense_from(document: Document) -> SuspenseEntry:
         reason=document["reason"],
         received_at_ms=milliseconds(document["received_at"]),
         assigned_to=WalletId(document["assigned_to"]) if document["assigned_to"] else None,
+        outpoint=Outpoint(document["outpoint"]) if document.get("outpoint") else None,
+        trail=tuple(
+            SuspenseChange(
+                at_ms=milliseconds(change["at"]),
+                state=SuspenseState(change["state"]),
+                by=change["by"],
+                reason=change["reason"],
+                wallet_id=WalletId(change["wallet_id"]) if change["wallet_id"] else None,
+            )
+            for change in document.get("trail", ())
+        ),
     )
 
 
 def gap_of(gap: Gap) -> Document:
-    """Something for a person to explain."""
+    """Something that does not add up."""
     return {
         "_id": gap.key,
         "kind": gap.kind,
         "detail": gap.detail,
         "amount_msat": Int64(gap.amount_msat),
         "seen_at": DatetimeMS(gap.seen_at_ms),
-        "state": "open",
+        "state": gap.state.value,
+        "reference": gap.reference,
+        "node": gap.node,
+        "moved_msat": Int64(gap.moved_msat),
     }
+
+
+def gap_from(document: Document) -> Gap:
+    """The reverse of `gap_of`; a document of the first releases has neither state nor reference."""
+    return Gap(
+        key=document["_id"],
+        kind=document["kind"],
+        detail=document["detail"],
+        amount_msat=int(document["amount_msat"]),
+        seen_at_ms=milliseconds(document["seen_at"]),
+        state=GapState(document.get("state", GapState.OPEN)),
+        reference=document.get("reference", ""),
+        node=document.get("node", ""),
+        moved_msat=int(document.get("moved_msat", 0)),
+    )
 
 
 def cursor_of(cursor: LndCursor, committed_at_ms: int) -> Document:
@@ -164,6 +239,9 @@ def cursor_of(cursor: LndCursor, committed_at_ms: int) -> Document:
         "remainder_msat": cursor.remainder_msat,
         "rounding_sats": Int64(cursor.rounding_sats),
         "absorbed_sat": Int64(cursor.absorbed_sat),
+        _CHECKED: Int64(cursor.htlc_checked_through),
+        "opened_at": None if cursor.opened_at_ms is None else DatetimeMS(cursor.opened_at_ms),
+        "movements": None if cursor.movements is None else _marks_of(cursor.movements),
         "updated_at": DatetimeMS(committed_at_ms),
     }
 
@@ -183,6 +261,32 @@ def cursor_from(document: Document) -> LndCursor:
         remainder_msat=document["remainder_msat"],
         rounding_sats=int(document["rounding_sats"]),
         absorbed_sat=int(document["absorbed_sat"]),
+        # Of the first releases nothing was proven: what they have is taken as it is.
+        htlc_checked_through=int(document[_CHECKED if _CHECKED in document else "settle_index"]),
+        opened_at_ms=milliseconds(document["opened_at"]) if document.get("opened_at") else None,
+        movements=_marks_from(document["movements"]) if document.get("movements") else None,
+    )
+
+
+def _marks_of(marks: MovementMarks) -> Document:
+    return {
+        "forwards_ns": Int64(marks.forwards_ns),
+        "payments_index": Int64(marks.payments_index),
+        "height": marks.height,
+        "payments_open": [[Int64(index), payment_hash] for index, payment_hash in marks.payments_open],
+        "known_txids": sorted(marks.known_txids),
+        "closing": [[point, Int64(held_sat)] for point, held_sat in sorted(marks.closing.items())],
+    }
+
+
+def _marks_from(document: Document) -> MovementMarks:
+    return MovementMarks(
+        forwards_ns=int(document["forwards_ns"]),
+        payments_index=int(document["payments_index"]),
+        height=int(document["height"]),
+        payments_open=tuple((int(index), PaymentHash(text)) for index, text in document["payments_open"]),
+        known_txids=frozenset(Txid(txid) for txid in document["known_txids"]),
+        closing={Outpoint(point): int(held_sat) for point, held_sat in document["closing"]},
     )
 
 

@@ -1,27 +1,41 @@
-"""What a batch needs to know, in one round trip (two where it meets what is booked already)."""
+"""What a batch needs to know, in two round trips (three where it meets what is booked already)."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from pymongo.database import Database
 
 from adapters.mongo import collections as names
+from adapters.mongo.barred import barred_accounts
 from adapters.mongo.chain_facts import ChainFactsReader, wants_chain
-from adapters.mongo.documents import LND_CURSORS, Document, balance_id, cursor_from, head_from, suspense_from
+from adapters.mongo.documents import (
+    LND_CURSORS,
+    Document,
+    balance_id,
+    cents_of,
+    cursor_from,
+    head_from,
+    release_of,
+    suspense_from,
+)
+from adapters.mongo.dollar_facts import DollarFactsReader
 from adapters.mongo.errors import mapped
 from adapters.mongo.snapshots import not_made_by
-from daemon.domain.accounts import LIGHTNING
+from daemon.domain.accounts import LIGHTNING, Barred
 from daemon.domain.books import Expectation, Facts, Head, Known, SuspenseEntry, Wanted
+from daemon.domain.chain import Deposit
 from daemon.domain.errors import InvariantViolation
-from daemon.domain.identifiers import AccountId, NodePubkey, PaymentHash, WalletId
+from daemon.domain.identifiers import AccountId, NodePubkey, PaymentHash, WalletId, deposit_key
 from daemon.domain.money import Currency
 
 _MAX_WALLETS_CACHED = 200_000
 """A wallet's currency never changes, so it is read once; 200,000 of them are about 40 MB."""
 
 _KIND = "kind"
+
+_LEG_FIELDS: Document = {"hash": 1, "accounts": 1, "currency": 1, "debit": 1, "credit": 1}
 
 
 class FactsReader:
@@ -31,7 +45,8 @@ class FactsReader:
         self._db = db
         self._writer_id = writer_id
         self._currencies: dict[str, Currency] = {}
-        self._chain = ChainFactsReader(db, writer_id, self._currencies_of)
+        self._dollars = DollarFactsReader(db)
+        self._chain = ChainFactsReader(db, writer_id, self._currencies_of, self._dollars.dealer)
 
     def read(self, wanted: Wanted) -> Facts:
         """The facts; the head first, so that what is read after it is at least as new."""
@@ -39,6 +54,10 @@ class FactsReader:
             facts = self._facts(self._documents(_parts(wanted, self._writer_id)), wanted.known)
             if wants_chain(wanted):
                 facts.chain = self._chain.read(wanted)
+                facts.suspense = {**facts.suspense, **self._suspense_of(facts.chain.deposits.values())}
+            if in_dollars := [one for one in facts.expectations.values() if one.is_in_dollars]:
+                hashes, accounts = zip(*((one.payment_hash, one.account_id) for one in in_dollars), strict=True)
+                facts.dollars = self._dollars.read(set(hashes), set(accounts))
             return facts
 
     def _documents(self, parts: Sequence[_Part]) -> dict[str, list[Document]]:
@@ -57,14 +76,21 @@ class FactsReader:
         cursors = {} if known is None else dict(known.cursors)
         cursors |= {cursor.pubkey: cursor for cursor in map(cursor_from, by_kind.get("cursor", ()))}
         invoices = by_kind.get("invoice", [])
+        barred = barred_accounts(self._db, {AccountId(one.get("accountId", "")) for one in invoices})
         self._learn_currencies(document.get("walletId", "") for document in invoices)
         return Facts(
             head=_head(by_kind) if known is None else known.head,
             booked=booked,
-            expectations={PaymentHash(document["_id"]): self._expectation(document) for document in invoices},
+            expectations={PaymentHash(document["_id"]): self._expectation(document, barred) for document in invoices},
             suspense={entry.key: entry for entry in suspense},
             cursors=cursors,
             booked_elsewhere={PaymentHash(document["hash"]) for document in by_kind.get("leg", ())},
+            booked_elsewhere_sat=_taken_from_lightning(by_kind.get("leg", ())),
+            received={
+                document["_id"]: int(document["received_msat"])
+                for document in by_kind.get("key", ())
+                if document.get("received_msat") is not None
+            },
             lightning_balance=sum(int(document["balance"]) for document in by_kind.get("balance", ())),
         )
 
@@ -73,6 +99,12 @@ class FactsReader:
         if not booked:
             return []
         return [suspense_from(one) for one in self._db[names.SUSPENSE].find({"_id": {"$in": list(booked)}})]
+
+    def _suspense_of(self, deposits: Iterable[Deposit]) -> dict[str, SuspenseEntry]:
+        """The entries of deposits that were booked to suspense; nearly none was."""
+        booked = [one for one in deposits if one.booking is not None and one.booking.suspense_reason]
+        keys = {deposit_key(one.outpoint, one.settlements) for one in booked}
+        return {entry.key: entry for entry in self._suspense(keys)}
 
     def _learn_currencies(self, wallet_ids: Iterable[str]) -> None:
         if len(self._currencies) > _MAX_WALLETS_CACHED:
@@ -90,7 +122,7 @@ class FactsReader:
         self._learn_currencies(wallet_ids)
         return {wallet_id: self._currencies[wallet_id] for wallet_id in wallet_ids if wallet_id in self._currencies}
 
-    def _expectation(self, document: Document) -> Expectation:
+    def _expectation(self, document: Document, barred: Mapping[AccountId, Barred]) -> Expectation:
         currency = str(document.get("currency"))
         return Expectation(
             payment_hash=PaymentHash(document["_id"]),
@@ -99,10 +131,13 @@ class FactsReader:
             external_id=document.get("externalId") or document["_id"],
             currency=Currency(currency) if currency in Currency.__members__ else None,
             wallet_currency=self._currencies.get(document.get("walletId", "")),
-            cents=document.get("cents"),
+            cents=cents_of(document),
             paid=bool(document.get("paid")),
             pubkey=NodePubkey(document["pubkey"]) if document.get("pubkey") else None,
             preimage=document.get("secret"),
+            completed=bool(document.get("processingCompleted")),
+            release=release_of(document),
+            barred=barred.get(AccountId(document.get("accountId", ""))),
         )
 
 
@@ -128,12 +163,12 @@ def _parts(wanted: Wanted, writer_id: bytes) -> list[_Part]:
         parts.append(_Part(names.HEAD, "head", {"_id": "head"}))
     keys, hashes = list(wanted.keys), list(wanted.payment_hashes)
     if keys:
-        parts.append(_Part(names.KEYS, "key", {"_id": {"$in": keys}}, {"_id": 1}))
+        parts.append(_Part(names.KEYS, "key", {"_id": {"$in": keys}}, {"received_msat": 1}))
     if hashes:
         parts.append(_Part(names.INVOICES, "invoice", {"_id": {"$in": hashes}}, {"paymentRequest": 0}))
         # Ours are told by their keys: the same hash, paid on another node, is money of its own.
         elsewhere = {"hash": {"$in": hashes}, "type": "invoice", **not_made_by(writer_id, "$_journal")}
-        parts.append(_Part(names.LEGS, "leg", elsewhere, {"hash": 1}))
+        parts.append(_Part(names.LEGS, "leg", elsewhere, _LEG_FIELDS))
     pubkeys = wanted.pubkeys if wanted.known is None else wanted.pubkeys - wanted.known.cursors.keys()
     if wanted.opening:
         parts.append(_Part(names.CURSORS, "cursor", LND_CURSORS))
@@ -142,6 +177,17 @@ def _parts(wanted: Wanted, writer_id: bytes) -> list[_Part]:
     elif pubkeys:
         parts.append(_Part(names.CURSORS, "cursor", {"_id": {"$in": [f"lnd:{pubkey}" for pubkey in pubkeys]}}))
     return parts
+
+
+def _taken_from_lightning(legs: Iterable[Document]) -> dict[PaymentHash, int]:
+    """By payment hash, what these legs of receipts debit the Lightning account with, in sats."""
+    sums: dict[PaymentHash, int] = {}
+    for leg in legs:
+        if (leg.get("accounts"), leg.get("currency")) == (LIGHTNING, Currency.BTC):
+            payment_hash = PaymentHash(leg["hash"])
+            # Another program may write any number there: its journal is adopted, or is a gap of its own.
+            sums[payment_hash] = sums.get(payment_hash, 0) + int(leg.get("debit", 0)) - int(leg.get("credit", 0))
+    return sums
 
 
 def _head(by_kind: dict[str, list[Document]]) -> Head:

@@ -10,7 +10,7 @@ from pymongo.errors import OperationFailure
 from adapters.mongo import collections as names
 from adapters.mongo.documents import Document, balance_id
 from adapters.mongo.errors import mapped
-from daemon.domain.books import BalanceKey
+from daemon.domain.books import BalanceKey, SuspenseState
 from daemon.domain.errors import Unavailable
 from daemon.domain.identifiers import WalletId
 from daemon.domain.ports import BookTotals, SuspenseTotal, SystemWallet
@@ -32,7 +32,8 @@ class MongoFigures:
     def suspense(self) -> SuspenseTotal:
         """See the port; the index on `assigned_to` has what waits side by side."""
         total = {"_id": None, "payments": {"$sum": 1}, "amount_sat": {"$sum": "$amount_sat"}}
-        pipeline: list[Document] = [{"$match": {"assigned_to": None}}, {"$group": total}]
+        waiting = {"assigned_to": None, "state": {"$ne": SuspenseState.REVERSED.value}}
+        pipeline: list[Document] = [{"$match": waiting}, {"$group": total}]
         with mapped("adding up suspense"):
             for row in self._db[names.SUSPENSE].aggregate(pipeline, maxTimeMS=_MAX_MS):
                 return SuspenseTotal(payments=int(row["payments"]), amount_sat=int(row["amount_sat"]))

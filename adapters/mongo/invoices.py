@@ -11,15 +11,19 @@ from pymongo import errors
 from pymongo.database import Database
 
 from adapters.mongo import collections as names
-from adapters.mongo.documents import Document, milliseconds
+from adapters.mongo.documents import RELEASE, Document, cents_of, milliseconds, release_of
 from adapters.mongo.errors import mapped
 from daemon.domain.errors import AlreadyExists, BadInput
+from daemon.domain.holds import Release
 from daemon.domain.identifiers import (
     AccountId,
     NodePubkey,
     PaymentHash,
     WalletId,
     assignment_key,
+    canceled_key,
+    expired_key,
+    held_key,
     lightning_key,
 )
 from daemon.domain.money import Currency
@@ -53,6 +57,10 @@ class MongoInvoices:
             "externalId": invoice.external_id,
             "__v": 0,
         }
+        if invoice.release is not None:
+            document[RELEASE] = invoice.release.value
+        if invoice.cents is not None:
+            document["cents"] = invoice.cents
         if invoice.payment_request is not None:
             document["paymentRequest"] = invoice.payment_request
         with mapped("writing an invoice"):
@@ -68,6 +76,14 @@ class MongoInvoices:
         with mapped("completing an invoice"):
             change = {"$set": {"paymentRequest": payment_request}}
             self._db[names.INVOICES].update_one({"_id": payment_hash}, change)
+
+    def release(self, payment_hash: PaymentHash, preimage: str | None) -> None:
+        """See the port."""
+        change = {RELEASE: Release.AUTOMATIC.value}
+        if preimage is not None:
+            change["secret"] = preimage
+        with mapped("releasing an invoice"):
+            self._db[names.INVOICES].update_one({"_id": payment_hash}, {"$set": change})
 
     def get(self, payment_hash: PaymentHash) -> StoredInvoice | None:
         """See the port."""
@@ -95,6 +111,16 @@ class MongoInvoices:
             last = found[limit - 1]
             token = f"{milliseconds(last['timestamp'])}:{last['_id']}"
         return [_stored(document) for document in found[:limit]], token
+
+    def states_told(self, invoice: StoredInvoice) -> Mapping[str, Mapping[str, Any]]:
+        """See the port: from the keys to the feed's rows."""
+        makers = (held_key, canceled_key, expired_key)
+        keys = [make(invoice.pubkey, invoice.payment_hash) for make in makers]
+        with mapped("reading an invoice's states"):
+            sequences = [taken["sequence"] for taken in self._db[names.KEYS].find({"_id": {"$in": keys}})]
+            if not sequences:
+                return {}
+            return {row["type"]: row["payload"] for row in self._db[names.OUTBOX].find({"_id": {"$in": sequences}})}
 
     def settlement(self, payment_hash: PaymentHash) -> Mapping[str, Any] | None:
         """See the port: from the key to the feed's row."""
@@ -129,7 +155,7 @@ class MongoOpenInvoices:
         return self._find(query, [("timestamp", -1)], limit)
 
     def _find(self, query: Document, order: list[tuple[str, int]], limit: int) -> Sequence[OpenInvoice]:
-        fields = {"pubkey": 1, "timestamp": 1}
+        fields = {"pubkey": 1, "timestamp": 1, "paymentRequest": 1}
         with mapped("listing open invoices"):
             found = self._db[names.INVOICES].find(query, fields).sort(order).limit(limit)
             return [
@@ -137,6 +163,7 @@ class MongoOpenInvoices:
                     payment_hash=PaymentHash(document["_id"]),
                     pubkey=NodePubkey(document["pubkey"]),
                     created_at=document["timestamp"],
+                    payment_request=document.get("paymentRequest"),
                 )
                 for document in found
             ]
@@ -163,4 +190,6 @@ def _stored(document: Document) -> StoredInvoice:
         completed=bool(document.get("processingCompleted")),
         created_at=document["timestamp"],
         preimage=document.get("secret", ""),
+        release=release_of(document),
+        cents=cents_of(document),
     )

@@ -35,7 +35,8 @@ _SYSTEM_ROLES: dict[str, tuple[Currency, ...]] = {
 def init(db: Database[Document]) -> list[str]:
     """Makes collections, indexes, head, lease and system accounts where missing; returns what it made.
 
-    An older database becomes one of this version: versions have only added to each other so far.
+    An older database becomes one of this version: versions have only added to each other so far, but for deposits to
+    dollar wallets, which older ones held for good.
     """
     with mapped("init"):
         made = []
@@ -91,6 +92,10 @@ def _make_singletons(db: Database[Document]) -> list[str]:
 def _raise_version(db: Database[Document]) -> list[str]:
     """Last of all, so that a database says what it is only when it is so; a newer one stays newer."""
     older = {"_id": "schema", "version": {"$lt": names.SCHEMA_VERSION}}
+    if db[names.SCHEMA].find_one(older) is None:
+        return []
+    # Version 2 knew no dollar wallets: their deposits are looked at again.
+    db[names.DEPOSITS].update_many({"held": True, "held_reason": "not_a_btc_wallet"}, {"$set": {"held": False}})
     change = {"$set": {"version": names.SCHEMA_VERSION}}
     raised = db[names.SCHEMA].update_one(older, change).modified_count
     return [f"schema version {names.SCHEMA_VERSION}"] if raised else []

@@ -15,19 +15,25 @@ from pymongo.write_concern import WriteConcern
 from adapters.mongo import schema
 from adapters.mongo.addresses import MongoAddresses
 from adapters.mongo.api_keys import MongoApiKeys
+from adapters.mongo.audit_log import MongoAuditLog
 from adapters.mongo.books import MongoBooks
+from adapters.mongo.coins import MongoCoins
 from adapters.mongo.deposits import MongoDeposits
 from adapters.mongo.documents import Document
 from adapters.mongo.errors import mapped
 from adapters.mongo.figures import MongoFigures
 from adapters.mongo.foreign_addresses import MongoForeignAddresses
+from adapters.mongo.gaps import MongoGaps
 from adapters.mongo.invoices import MongoInvoices, MongoOpenInvoices
 from adapters.mongo.journals import MongoJournals
 from adapters.mongo.leases import MongoLeases
 from adapters.mongo.ledger import MongoLedger
+from adapters.mongo.lightning_books import MongoLightningBooks
 from adapters.mongo.policies import MongoPolicies
+from adapters.mongo.quotes import MongoQuotes
 from adapters.mongo.scripts import MongoScripts
 from adapters.mongo.sessions import PostingSession
+from adapters.mongo.suspense import MongoSuspense
 from adapters.mongo.wallets import MongoWallets
 from daemon.domain.errors import BadInput
 from daemon.domain.ports import StoreInfo
@@ -43,7 +49,7 @@ _POOL_SIZE = 100
 
 
 class MongoStore:
-    """tellerd's database. `connect` does no I/O; `books` and `journals` are there after `open`."""
+    """tellerd's database. `connect` does no I/O; `books`, `journals` and `coins` are there after `open`."""
 
     def __init__(self, client: MongoClient[Document], database: str) -> None:
         self.client = client
@@ -65,6 +71,10 @@ class MongoStore:
         self.scripts = MongoScripts(self.db)
         self.api_keys = MongoApiKeys(self.db)
         self.figures = MongoFigures(self.db)
+        self.quotes = MongoQuotes(self.db)
+        self.gaps = MongoGaps(self.db)
+        self.suspense = MongoSuspense(self.db)
+        self.audit_log = MongoAuditLog(self.db)
 
     @classmethod
     def connect(cls, url: str, database: str) -> MongoStore:
@@ -110,6 +120,8 @@ class MongoStore:
         writer_id = schema.require(self.db)
         self.books = MongoBooks(self.db, posting=self._posting, leases=self.leases, writer_id=writer_id)
         self.journals = MongoJournals(self.db, writer_id)
+        self.coins = MongoCoins(self.db, writer_id)
+        self.lightning_books = MongoLightningBooks(self.db, writer_id)
 
     def foreign_addresses(self, script_of: Callable[[str], bytes]) -> MongoForeignAddresses:
         """Addresses that other programs wrote; `script_of` raises ValueError for what is no address here."""

@@ -12,9 +12,11 @@ from pymongo.client_session import ClientSession
 from pymongo.database import Database
 
 from adapters.mongo import collections as names
+from adapters.mongo.barred import barred_wallets
 from adapters.mongo.documents import Document
 from adapters.mongo.errors import DUPLICATE_KEY, mapped
 from adapters.mongo.schema import account_document, wallet_document
+from daemon.domain.accounts import Barred
 from daemon.domain.errors import AlreadyExists, BadInput, Conflict, NotFound
 from daemon.domain.identifiers import AccountId, WalletId
 from daemon.domain.money import Currency
@@ -78,6 +80,11 @@ class MongoWallets:
         with mapped("reading a wallet"):
             document = self._db[names.WALLETS].find_one({"id": wallet_id})
         return _wallet(document) if document else None
+
+    def barred(self, wallet: Wallet) -> Barred | None:
+        """See the port."""
+        with mapped("reading an account's status"):
+            return barred_wallets(self._db, [wallet.wallet_id]).get(wallet.wallet_id)
 
     def page(
         self, *, account_id: AccountId | None, after: str | None, limit: int

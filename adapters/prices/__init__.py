@@ -1,1 +1,1 @@
-"""Where the dollar price of bitcoin comes from: the configuration, or a JSON document by HTTP."""
+"""Where the dollar price of bitcoin comes from: the configuration, a JSON document by HTTP, or Blink's servers."""

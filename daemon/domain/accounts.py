@@ -6,6 +6,11 @@ parts in a path, so tellerd's own accounts are liabilities of exactly three part
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final
+
 from daemon.domain.identifiers import WalletId
 
 BOOK = "MainBook"
@@ -25,3 +30,22 @@ _WALLET_PREFIX = "Liabilities:"
 def wallet_account(wallet_id: WalletId) -> str:
     """The ledger account of a wallet."""
     return _WALLET_PREFIX + wallet_id
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DealerWallets:
+    """The two wallets of the bank's dealer, who changes sats into dollars (blink-contract.md 2.4)."""
+
+    btc: WalletId
+    usd: WalletId
+
+
+class Barred(StrEnum):
+    """Why an account's wallets are not credited: what comes for them waits in suspense for a person."""
+
+    LOCKED = "account_locked"
+    CLOSED = "account_closed"
+
+
+BARRED_STATUSES: Final[Mapping[str, Barred]] = {"locked": Barred.LOCKED, "closed": Barred.CLOSED}
+"""By the status of the last element of an account's `statusHistory` (blink-contract.md 1)."""

@@ -16,7 +16,7 @@ the witness BIP144; compact sizes: `serialize.h` (ReadCompactSize refuses those 
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Container, Sequence
+from collections.abc import Collection, Container, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from struct import Struct
@@ -128,6 +128,25 @@ class ScannedBlock:
             for output in _tx_at(self._raw, self._starts[number]).outputs
             if output.script in watched
         ]
+
+    def spenders_of(self, outpoints: Collection[Outpoint]) -> dict[Outpoint, Txid]:
+        """Which of these outputs the block spends, and by which tx: some 0.1 ms an outpoint and MB."""
+        found: dict[Outpoint, Txid] = {}
+        for outpoint in outpoints:
+            if (spender := self._spender_of(outpoint)) is not None:
+                found[outpoint] = spender
+        return found
+
+    def _spender_of(self, outpoint: Outpoint) -> Txid | None:
+        """The bytes of the outpoint may stand anywhere, in somebody's data, too: the tx there is read to be sure."""
+        wanted = _outpoint_bytes(outpoint)
+        at = self._raw.find(wanted, HEADER_BYTES)
+        while at >= 0:
+            number = bisect_right(self._starts, at) - 1
+            if number >= 0 and outpoint in (tx := _tx_at(self._raw, self._starts[number])).inputs:
+                return tx.txid
+            at = self._raw.find(wanted, at + 1)
+        return None
 
 
 def scan(raw: bytes) -> ScannedBlock:
@@ -322,6 +341,11 @@ def _compact_size(raw: bytes, at: int) -> tuple[int, int]:
 
 def _outpoint(txid: bytes, vout: int) -> Outpoint:
     return outpoint_of(Txid(txid[::-1].hex()), vout)
+
+
+def _outpoint_bytes(outpoint: Outpoint) -> bytes:
+    txid, _, vout = outpoint.partition(":")
+    return _OUTPOINT.pack(bytes.fromhex(txid)[::-1], int(vout))
 
 
 def _double_sha256(data: bytes) -> str:

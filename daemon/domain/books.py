@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
+from daemon.domain.accounts import Barred, DealerWallets
 from daemon.domain.chain import ChainCursor, Deposit, PendingReceive
 from daemon.domain.cursors import LndCursor
 from daemon.domain.deposit_terms import ConfirmationPolicy
 from daemon.domain.entries import JournalEntry
+from daemon.domain.holds import Release
 from daemon.domain.identifiers import (
     AccountId,
     BlockHash,
@@ -21,6 +23,7 @@ from daemon.domain.identifiers import (
 )
 from daemon.domain.money import Currency
 from daemon.domain.outbox import OutboxRow
+from daemon.domain.quotes import Quote
 
 GENESIS_HASH = "0" * 64
 """The link before the first one."""
@@ -57,11 +60,52 @@ class Expectation:
     paid: bool
     pubkey: NodePubkey | None = None
     preimage: str | None = field(default=None, repr=False)
+    completed: bool = False
+    """Whether the document is closed: paid, or never to be paid."""
+    release: Release | None = None
+    """Who releases what is held, None where the document does not say."""
+    barred: Barred | None = None
+    """Why nothing is credited to the account's wallets now; None where it is."""
+
+    @property
+    def is_in_dollars(self) -> bool:
+        """Whether the document and its wallet both count in dollars."""
+        return self.currency is Currency.USD and self.wallet_currency is Currency.USD
+
+
+class SuspenseState(StrEnum):
+    """Where money stands that was booked to suspense: it waits, it is a wallet's, or a reorg took it back."""
+
+    WAITING = "waiting"
+    ASSIGNED = "assigned"
+    REVERSED = "reversed"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SuspenseChange:
+    """One line of an entry's trail, never rewritten: who did what, when and why.
+
+    `by` and `reason` are a person's words; `by` is TELLERD where no person did it. `wallet_id` is whose it became,
+    None where it became nobody's.
+    """
+
+    at_ms: int
+    state: SuspenseState
+    by: str
+    reason: str
+    wallet_id: WalletId | None = None
+
+
+TELLERD = "tellerd"
 
 
 @dataclass(slots=True, kw_only=True)
 class SuspenseEntry:
-    """Money that no wallet expected. `assigned_to` is None while it waits."""
+    """Money that no wallet expected, or that its wallet must not have. `assigned_to` is None while it waits.
+
+    Of a deposit `outpoint` is set, and `pubkey` and `payment_hash` are empty. `trail` is what happened to it since,
+    oldest first; entries of the first releases have none.
+    """
 
     key: str
     pubkey: NodePubkey
@@ -71,6 +115,19 @@ class SuspenseEntry:
     reason: str
     received_at_ms: int
     assigned_to: WalletId | None = None
+    outpoint: Outpoint | None = None
+    trail: tuple[SuspenseChange, ...] = ()
+
+    @property
+    def state(self) -> SuspenseState:
+        """Where it stands."""
+        if self.trail:
+            return self.trail[-1].state
+        return SuspenseState.WAITING if self.assigned_to is None else SuspenseState.ASSIGNED
+
+    def changed(self, change: SuspenseChange) -> SuspenseEntry:
+        """The entry after one more change."""
+        return replace(self, assigned_to=change.wallet_id or self.assigned_to, trail=(*self.trail, change))
 
 
 class GapState(StrEnum):
@@ -86,7 +143,8 @@ class Gap:
     """Something that does not add up: counted, never mended silently.
 
     `amount_msat` is above zero where the nodes hold more than the books say. `reference` names it outside, as a
-    payment hash or a txid; `node` is the LND's name or "bitcoind", where it is one's.
+    payment hash or a txid; `node` is the LND's name or "bitcoind", where it is one's. `moved_msat` is what the node was
+    seen to move, of which `amount_msat` is not accounted for (yet); 0 where it is no movement.
     """
 
     key: str
@@ -97,6 +155,7 @@ class Gap:
     state: GapState = GapState.OPEN
     reference: str = ""
     node: str = ""
+    moved_msat: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -134,13 +193,27 @@ class Wanted:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class DollarFacts:
+    """What credits to dollar wallets rest on; read only where a batch has an invoice of one.
+
+    `quotes` are those of the wanted payment hashes. `btc_wallets` are the BTC wallets of the accounts of these
+    invoices. `dealer` is None where a database has none: then no dollar wallet can be credited.
+    """
+
+    dealer: DealerWallets | None = None
+    quotes: Mapping[PaymentHash, Quote] = field(default_factory=dict)
+    btc_wallets: Mapping[AccountId, WalletId] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ChainFacts:
     """What decisions on deposits rest on.
 
     `policy` is the newest one, None where none was ever set: then the configuration's counts. `bank_owner` is
     the wallet that gets the fees. `currencies` has the wallets that exist. `booked_elsewhere` are outputs that
     another program has booked as an on-chain receive (a leg with this hash and vout and type "onchain_receipt"
-    that is not ours). `balances` are credit minus debit in sats.
+    that is not ours). `balances` are credit minus debit in the minor unit of the wallet's currency. `dealer` is read
+    where one of the wallets counts in dollars. `barred` are wallets that nothing is credited to, of those asked for.
     """
 
     cursor: ChainCursor | None = None
@@ -150,6 +223,8 @@ class ChainFacts:
     currencies: Mapping[WalletId, Currency] = field(default_factory=dict)
     booked_elsewhere: frozenset[Outpoint] = frozenset()
     balances: Mapping[WalletId, int] = field(default_factory=dict)
+    dealer: DealerWallets | None = None
+    barred: Mapping[WalletId, Barred] = field(default_factory=dict)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -169,15 +244,24 @@ class Facts:
     booked_elsewhere: set[PaymentHash]
     lightning_balance: int = 0
     chain: ChainFacts = field(default_factory=ChainFacts)
+    received: Mapping[str, int] = field(default_factory=dict)
+    """Of booked settlements, by key: how many msat had arrived in all when last booked. Absent in older records."""
+    booked_elsewhere_sat: Mapping[PaymentHash, int] = field(default_factory=dict)
+    """What other programs' journals of `booked_elsewhere` took from the Lightning account, in sats."""
+    dollars: DollarFacts = field(default_factory=DollarFacts)
 
 
 @dataclass(slots=True, kw_only=True)
 class KeyRecord:
-    """An idempotency key that a commit takes, the journal booked for it, and the last event told of it."""
+    """An idempotency key that a commit takes, the journal booked for it, and the last event told of it.
+
+    `received_msat`: of a settlement, what has arrived in all; None of everything else.
+    """
 
     key: str
     journal_id: str | None
     sequence: int | None
+    received_msat: int | None = None
 
 
 @dataclass(slots=True, kw_only=True)
@@ -221,6 +305,7 @@ class Changes:
     entries: Sequence[SealedEntry]
     suspense_new: Sequence[SuspenseEntry]
     suspense_assigned: Sequence[SuspenseEntry]
+    """Entries that exist: assigned, or larger because money came again."""
     gaps: Sequence[Gap]
     cursors: Sequence[LndCursor]
     chain_cursor: ChainCursor | None = None
@@ -229,3 +314,9 @@ class Changes:
     """Written whole, new or changed."""
     pending: Mapping[Outpoint, PendingReceive | None] = field(default_factory=dict)
     """The projection for Blink's readers: written, or None where it goes."""
+    closed: Sequence[PaymentHash] = ()
+    """Documents whose invoices can never be paid any more; one that is paid stays as it is."""
+    received: Mapping[str, int] = field(default_factory=dict)
+    """Settlements, by keys that exist: money came again, and this is what has arrived in all."""
+    quotes: Sequence[Quote] = ()
+    """Quotes that are used by this commit, written whole: what is kept is what was credited."""

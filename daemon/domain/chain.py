@@ -7,7 +7,14 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Final
 
+from daemon.domain.accounts import DealerWallets
 from daemon.domain.identifiers import BlockHash, Outpoint, Txid, WalletId, outpoint_of
+from daemon.domain.money import Currency
+from daemon.domain.quotes import PRICE_REASONS
+
+PASSING_REASONS: Final = PRICE_REASONS | {"not_a_btc_wallet"}
+"""Reasons why a deposit that is deep enough is not credited yet, and is tried again: the price comes back; releases
+before dollar wallets held their deposits with the last one."""
 
 COINBASE_MATURITY: Final = 100
 """Confirmations before the output of a coinbase can be spent (a rule of consensus)."""
@@ -58,7 +65,8 @@ class DepositBooking:
     """What a settled deposit's journal did, so that its reversal undoes exactly that.
 
     `bank_owner` is the wallet that got the fee, None where there was none. Dust is booked whole to the dust
-    account, without a fee. `cents` and `fee_cents` are what was written beside the sats, None without a price.
+    account, without a fee. `cents` and `fee_cents` are what was written beside the sats, None without a price; a
+    dollar wallet got these `cents`, from `dealer`, who got the sats.
     """
 
     is_dust: bool
@@ -66,6 +74,10 @@ class DepositBooking:
     bank_owner: WalletId | None
     cents: int | None = None
     fee_cents: int | None = None
+    dealer: DealerWallets | None = None
+    suspense_reason: str = ""
+    """Why the wallet did not get it: it went to suspense, and from there to `assigned_to`, None while it waits."""
+    assigned_to: WalletId | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,6 +112,11 @@ class Deposit:
     replaced_by: Txid | None = None
 
     @property
+    def is_held(self) -> bool:
+        """Whether it is deep enough and cannot be credited, and that does not pass by itself."""
+        return self.held_reason != "" and self.held_reason not in PASSING_REASONS
+
+    @property
     def outpoint(self) -> Outpoint:
         """`txid:vout`, its name in the store."""
         return outpoint_of(self.txid, self.vout)
@@ -108,6 +125,13 @@ class Deposit:
     def settles_at_height(self) -> int | None:
         """The height of the tip from which on it is deep enough; None while it is in no block."""
         return None if self.block is None else self.block.height + self.confirmations_required - 1
+
+    @property
+    def credited_to(self) -> WalletId | None:
+        """The wallet that is credited with it, or will be; None while it waits in suspense."""
+        if self.booking is None or not self.booking.suspense_reason:
+            return self.wallet_id
+        return self.booking.assigned_to
 
     def confirmations(self, tip_height: int) -> int:
         """Blocks from its own to the tip, both counted; 0 while it is in no block."""
@@ -119,7 +143,8 @@ class PendingReceive:
     """Blink's `walletonchainpendingreceives` document of a deposit that is not settled (blink-contract.md 1).
 
     `amount_sat` is after the fee. `cents` and `fee_cents` are what they are worth, None without a price;
-    `price_base` is the price of a sat in cents, times 10^12.
+    `price_base` is the price of a sat in cents, times 10^12. `currency` is the wallet's: its readers are shown the
+    amount in that.
     """
 
     outpoint: Outpoint
@@ -133,3 +158,4 @@ class PendingReceive:
     fee_cents: int | None
     price_base: int | None
     created_at_ms: int
+    currency: Currency = Currency.BTC

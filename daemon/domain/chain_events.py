@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from daemon.domain.chain import BlockRef, ChainCursor
 from daemon.domain.identifiers import BlockHash, Outpoint, Txid, WalletId
+from daemon.domain.quotes import Deal, Unpriced
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,11 +102,15 @@ class TxsGone:
 
 @dataclass(slots=True, kw_only=True)
 class DepositDue:
-    """A deposit is deep enough at the cursor's block; the decision checks it again."""
+    """A deposit is deep enough at the cursor's block; the decision checks it again.
+
+    `deal` is what the dealer gives for its sats now, or why there is no price; None for a wallet that needs none.
+    """
 
     txid: Txid
     vout: int
     due_at_ms: int
+    deal: Deal | Unpriced | None = None
 
 
 ChainEvent = OutputsSeen | ChainMoved | OutputsFound | TxsGone | DepositDue

@@ -11,6 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from daemon.domain.identifiers import NodePubkey, PaymentHash
+from daemon.domain.movements import MovementMarks
 
 MAX_RANGES = 10_000
 """More scattered ranges than this are forgotten, the highest first: the gap pass brings them again. A
@@ -31,6 +32,11 @@ class LndCursor:
     the remainder. `remainder_msat`: what is left of a sat (0 to 999) after whole sats. `rounding_sats`:
     full sats that the remainders have added up to and that were booked. `absorbed_sat`: what other programs
     had booked on the Lightning account before the first node was opened; the opening took it into account.
+    `htlc_checked_through`: of every settlement up to it the money is known to have stayed, or a loss or a gap is
+    booked. It may be above `settle_index` only after a new epoch, which takes what the node has as it is.
+    `opened_at_ms`: when the opening balance was read; None of releases before reconciliation.
+    `movements`: from where forwards, payments and txs count; None until the opening, and in cursors of releases before
+    reconciliation until its first look.
     """
 
     pubkey: NodePubkey
@@ -44,6 +50,14 @@ class LndCursor:
     remainder_msat: int = 0
     rounding_sats: int = 0
     absorbed_sat: int = 0
+    htlc_checked_through: int = 0
+    opened_at_ms: int | None = None
+    movements: MovementMarks | None = None
+
+    @property
+    def resume_index(self) -> int:
+        """Where the node's stream has to begin: what is booked, but not proven, must come again with its HTLCs."""
+        return min(self.settle_index, self.htlc_checked_through)
 
     @property
     def opened(self) -> bool:
@@ -88,8 +102,16 @@ class LndCursor:
         ranges = tuple((max(first, index + 1), last) for first, last in self.booked_above if last > index)
         return _absorb(self, index, checkpoint_hash, ranges, None)
 
+    def check_through(self, index: int) -> LndCursor:
+        """The cursor after the HTLCs up to `index` were proven; what is not booked yet is not proven either."""
+        through = min(index, self.settle_index)
+        return self if through <= self.htlc_checked_through else replace(self, htlc_checked_through=through)
+
     def new_epoch(self, newest_index: int) -> LndCursor:
-        """The cursor of a node that lost settlements: start over, keep the sums and what the opening covers."""
+        """The cursor of a node that lost settlements: start over, keep the sums and what the opening covers.
+
+        A node that was restored has forgotten how its HTLCs ended: those that it had before are not asked for.
+        """
         opening = None if self.opening_index is None else min(self.opening_index, newest_index)
         return replace(
             self,
@@ -98,6 +120,7 @@ class LndCursor:
             booked_above=(),
             epoch=self.epoch + 1,
             opening_index=opening,
+            htlc_checked_through=newest_index,
         )
 
 

@@ -39,6 +39,31 @@ def lightning_key(pubkey: NodePubkey, settled_id: str) -> str:
     return f"ln:{pubkey}:{settled_id}"
 
 
+def repeat_key(settlement: str, cumulative_msat: int) -> str:
+    """Idempotency key of money that came again to a settled invoice, by what has arrived there in all."""
+    return f"{settlement}:+{cumulative_msat}"
+
+
+def loss_key(pubkey: NodePubkey, chan_id: int, htlc_index: int) -> str:
+    """Idempotency key of the journal that takes a lost HTLC's amount to the gap account."""
+    return f"ln:{pubkey}:{chan_id}:{htlc_index}:lost"
+
+
+def held_key(pubkey: NodePubkey, payment_hash: PaymentHash) -> str:
+    """Idempotency key of the news that an invoice's payment is held."""
+    return f"ln:{pubkey}:{payment_hash}:held"
+
+
+def canceled_key(pubkey: NodePubkey, payment_hash: PaymentHash) -> str:
+    """Idempotency key of an invoice's end by cancellation."""
+    return f"ln:{pubkey}:{payment_hash}:canceled"
+
+
+def expired_key(pubkey: NodePubkey, payment_hash: PaymentHash) -> str:
+    """Idempotency key of an invoice's end by expiry."""
+    return f"ln:{pubkey}:{payment_hash}:expired"
+
+
 def assignment_key(suspense_key: str) -> str:
     """Idempotency key of the journal that takes money out of suspense."""
     return f"{suspense_key}:assigned"
@@ -52,6 +77,21 @@ def rounding_key(pubkey: NodePubkey, full_sats: int) -> str:
 def opening_key(pubkey: NodePubkey) -> str:
     """Idempotency key of the journal that books what a node held before tellerd's first start."""
     return f"ln:{pubkey}:opening"
+
+
+def routing_key(pubkey: NodePubkey, through_ns: int) -> str:
+    """Idempotency key of what a node's forwards have earned, up to the one of this moment."""
+    return f"ln:{pubkey}:routing:{through_ns}"
+
+
+def channel_cost_key(pubkey: NodePubkey, channel_point: Outpoint, change: str) -> str:
+    """Idempotency key of what it cost to open or to close a channel."""
+    return f"ln:{pubkey}:channel:{channel_point}:{change}"
+
+
+def wallet_opening_key(pubkey: NodePubkey) -> str:
+    """Idempotency key of the journal that books what an LND's wallet held, where the opening had left it out."""
+    return f"ln:{pubkey}:opening:wallet"
 
 
 def foreign_key(journal_id: JournalId) -> str:

@@ -12,6 +12,7 @@ from enum import StrEnum
 MSAT_PER_SAT = 1000
 SATS_PER_BTC = 100_000_000
 _PRICE_SCALE = 1_000_000  # a price keeps six decimals of a cent per bitcoin
+_PRICE_DECIMALS = 8  # of a dollar
 
 
 class Currency(StrEnum):
@@ -32,6 +33,16 @@ def divide_half_down(numerator: int, denominator: int) -> int:
     """numerator / denominator to the nearest integer; exactly a half goes down (blink-contract 2.6)."""
     quotient, rest = divmod(numerator, denominator)
     return quotient + 1 if 2 * rest > denominator else quotient
+
+
+def divide_up(numerator: int, denominator: int) -> int:
+    """numerator / denominator, rounded up: as fees are (blink-contract 2.6)."""
+    return -(-numerator // denominator)
+
+
+def fee_in_cents(*, fee_sat: int, total_sat: int, total_cents: int) -> int:
+    """The fee's share of what all is worth, rounded up (blink-contract 2.6: ceil(fB*U/B))."""
+    return divide_up(fee_sat * total_cents, total_sat)
 
 
 MIN_USD_PER_BTC, MAX_USD_PER_BTC = Decimal("0.01"), Decimal(10**9)
@@ -61,3 +72,21 @@ class Price:
         if amount_sat == 0:
             return 0
         return max(1, divide_half_down(amount_sat * self.microcents_per_btc, SATS_PER_BTC * _PRICE_SCALE))
+
+    def whole_cents(self, *, amount_sat: int) -> int:
+        """What sats buy for a dollar wallet: as `cents`, but 0 for what is worth less than a cent."""
+        if amount_sat * self.microcents_per_btc < SATS_PER_BTC * _PRICE_SCALE:
+            return 0
+        return self.cents(amount_sat=amount_sat)
+
+    def sats(self, *, amount_cents: int) -> int:
+        """What cents cost in sats, rounded as `cents`; an amount that is not zero never costs zero sats."""
+        if amount_cents == 0:
+            return 0
+        return max(1, divide_half_down(amount_cents * SATS_PER_BTC * _PRICE_SCALE, self.microcents_per_btc))
+
+    @property
+    def usd_per_btc(self) -> str:
+        """Dollars per bitcoin as an exact decimal, with two to eight decimals."""
+        dollars = Decimal(self.microcents_per_btc).scaleb(-_PRICE_DECIMALS)
+        return f"{dollars.normalize():f}" if dollars != round(dollars, 2) else f"{dollars:.2f}"

@@ -7,11 +7,20 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 INVOICE_SETTLED: Final = "invoice.settled"
+INVOICE_HELD: Final = "invoice.held"
+INVOICE_CANCELED: Final = "invoice.canceled"
+INVOICE_EXPIRED: Final = "invoice.expired"
+INVOICE_OVERPAID: Final = "invoice.overpaid"
+INVOICE_PAID_AGAIN: Final = "invoice.paid_again"
+HTLC_LOST: Final = "htlc.lost"
 SUSPENSE_RECEIVED: Final = "suspense.received"
 SUSPENSE_ASSIGNED: Final = "suspense.assigned"
+SUSPENSE_REVERSED: Final = "suspense.reversed"
 JOURNAL_ADOPTED: Final = "journal.adopted"
 BOOKS_OPENED: Final = "books.opened"
 ROUNDING_BOOKED: Final = "rounding.booked"
+ROUTING_BOOKED: Final = "routing.booked"
+CHANNEL_FEE_BOOKED: Final = "channel_fee.booked"
 DEPOSIT_DETECTED: Final = "deposit.detected"
 DEPOSIT_CONFIRMED: Final = "deposit.confirmed"
 DEPOSIT_SETTLED: Final = "deposit.settled"
@@ -21,11 +30,20 @@ WALLET_OVERDRAWN: Final = "wallet.overdrawn"
 
 EVENT_TYPES: Final = (
     INVOICE_SETTLED,
+    INVOICE_HELD,
+    INVOICE_CANCELED,
+    INVOICE_EXPIRED,
+    INVOICE_OVERPAID,
+    INVOICE_PAID_AGAIN,
+    HTLC_LOST,
     SUSPENSE_RECEIVED,
     SUSPENSE_ASSIGNED,
+    SUSPENSE_REVERSED,
     JOURNAL_ADOPTED,
     BOOKS_OPENED,
     ROUNDING_BOOKED,
+    ROUTING_BOOKED,
+    CHANNEL_FEE_BOOKED,
     DEPOSIT_DETECTED,
     DEPOSIT_CONFIRMED,
     DEPOSIT_SETTLED,

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import StrEnum
+
+from daemon.domain.books import SuspenseEntry
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +48,14 @@ class GapFound:
 
 
 @dataclass(frozen=True, slots=True)
+class LossBooked:
+    """Money that a node calls settled and does not have was taken to the gap account."""
+
+    key: str
+    amount_msat: int
+
+
+@dataclass(frozen=True, slots=True)
 class CursorMoved:
     """The event only moved a cursor, or booked an opening."""
 
@@ -82,10 +93,55 @@ class Held:
 
 
 @dataclass(frozen=True, slots=True)
+class Noted:
+    """An invoice's new state is told and stands in its document; nothing was booked."""
+
+    key: str
+
+
+@dataclass(frozen=True, slots=True)
 class Stale:
     """What was told of the chain does not hold at the cursor's block any more: looked at again by the follower."""
 
     key: str
+
+
+class AssignmentProblem(StrEnum):
+    """Why money in suspense does not become the wallet's that somebody names."""
+
+    NO_ENTRY = "no_entry"
+    NO_WALLET = "no_wallet"
+    ASSIGNED = "assigned"
+    """To another wallet."""
+    REVERSED = "reversed"
+    """A reorg took it back before anybody had it."""
+    BARRED = "barred"
+    """The wallet's account is locked or closed."""
+    BOOKED_ELSEWHERE = "booked_elsewhere"
+    """Another program has credited this payment to a wallet."""
+    NO_DEALER = "no_dealer"
+    NO_PRICE = "no_price"
+    CHANGED = "changed"
+    """More has come since its dollars were priced."""
+    UNDER_ONE_CENT = "under_one_cent"
+
+
+@dataclass(frozen=True, slots=True)
+class Assigned:
+    """Money in suspense is a wallet's: by this, or (`again`) it was before. `entry` is how it stands now."""
+
+    key: str
+    entry: SuspenseEntry
+    again: bool
+
+
+@dataclass(frozen=True, slots=True)
+class NotAssigned:
+    """Money in suspense stays where it is; `entry` is None where there is none of that key."""
+
+    key: str
+    problem: AssignmentProblem
+    entry: SuspenseEntry | None = None
 
 
 Outcome = (
@@ -94,9 +150,13 @@ Outcome = (
     | Suspended
     | PartOfOpening
     | GapFound
+    | LossBooked
     | CursorMoved
     | Adopted
     | DepositsChanged
     | Held
+    | Noted
     | Stale
+    | Assigned
+    | NotAssigned
 )

@@ -25,6 +25,9 @@ class ItemKind(StrEnum):
     """Money that another program sent out and that no journal accounts for (yet)."""
     RECEIVED = "received"
     """Money that came into an LND's own wallet and that no journal accounts for (yet)."""
+    OTHERS = "others"
+    """What other programs' journals hold on the on-chain account: coins of their own wallets, which are not ours to
+    look after; and what they book on the Lightning account without a hash, as Blink's jobs do with fees."""
     GAP = "gap"
     """Something that waits for a person, as a gap with a state."""
 
@@ -118,6 +121,15 @@ class FullCheck:
     """Things found that wait for a person."""
     unfinished: tuple[str, ...] = ()
     """What could not be compared, and why: the name of a node that was away."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reconciled:
+    """What somebody who asked for it gets: a look that began after the question, and the full check if it was asked
+    for, too."""
+
+    look: Reconciliation
+    full_check: FullCheck | None = None
 
 
 @dataclass(slots=True, kw_only=True)

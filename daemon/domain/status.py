@@ -31,6 +31,26 @@ class NodeStatus:
     last_error: str = ""
 
 
+@dataclass(slots=True, kw_only=True)
+class HoldStatus:
+    """A node's hold invoices, as their keeper sees them; read like `NodeStatus`.
+
+    `nearest_deadline_blocks`: so many blocks until the first of what is held is decided whatever is missing, None
+    while nothing is held.
+    """
+
+    name: str
+    watched: int = 0
+    held: int = 0
+    held_msat: int = 0
+    nearest_deadline_blocks: int | None = None
+
+    def clear(self) -> None:
+        """Nobody looks now."""
+        self.watched = self.held = self.held_msat = 0
+        self.nearest_deadline_blocks = None
+
+
 HintsState = Literal["off", "live", "silent"]
 """What the node pushes: nothing is configured; it arrives; nothing has come yet, or less than there was to tell."""
 

@@ -24,11 +24,12 @@ from datetime import UTC, datetime
 import structlog
 import trio
 
-from daemon.domain.chain import BlockRef, ChainCursor
+from daemon.domain.chain import BlockRef, ChainCursor, Deposit
 from daemon.domain.chain_events import ChainMoved, ConnectedBlock, DepositDue
 from daemon.domain.errors import Misconfigured, NodeRefused, Unavailable
 from daemon.domain.identifiers import Outpoint
-from daemon.domain.ports import ChainHint, ChainInfo, ChainNode, Deposits, HintsLost, Metrics, Scripts
+from daemon.domain.ports import ChainHint, ChainInfo, ChainNode, Dealer, Deposits, HintsLost, Metrics, Scripts
+from daemon.domain.quotes import Deal, Unpriced
 from daemon.domain.status import ChainStatus
 from daemon.ingest.back_scan import BackScan
 from daemon.ingest.chain_calls import ChainCalls
@@ -74,6 +75,8 @@ class ChainFollower:
     status: ChainStatus
     metrics: Metrics
     limits: ChainLimits
+    dealer: Dealer
+    """Who changes the sats of deposits to dollar wallets."""
     addresses_known: trio.Event | None = None
     """Set when all addresses that other programs wrote so far are known; None where they do not count."""
     clock: Clock = field(default_factory=Clock)
@@ -210,6 +213,11 @@ class ChainFollower:
                 await send.send([HintsLost("queue", len(batch))])
 
 
+def _still_held(deposit: Deposit, deal: Deal | Unpriced | None) -> bool:
+    """Whether the books know already that it waits for a price, and why."""
+    return isinstance(deal, Unpriced) and deal.reason == deposit.held_reason
+
+
 def _first_of(group: BaseExceptionGroup[BaseException]) -> BaseException:
     first = group.exceptions[0]
     return _first_of(first) if isinstance(first, BaseExceptionGroup) else first
@@ -285,8 +293,29 @@ class _Rounds:
             own.deposits.due, height=self.cursor.block.height, after=after, limit=MAX_LIST
         ):
             after = page[-1].outpoint
+            deals = await self._deals(page)
             now_ms = own.clock.now_ms()
-            await own._handover.tell([DepositDue(txid=one.txid, vout=one.vout, due_at_ms=now_ms) for one in page])
+            await own._handover.tell(
+                [
+                    DepositDue(txid=one.txid, vout=one.vout, due_at_ms=now_ms, deal=deals.get(one.outpoint))
+                    for one in page
+                    if not _still_held(one, deals.get(one.outpoint))
+                ]
+            )
+
+    async def _deals(self, page: Sequence[Deposit]) -> dict[Outpoint, Deal | Unpriced]:
+        """What the dealer gives now for deposits of dollar wallets. Where he gives no price once, the rest of the page
+        is not asked for: each of them waits for the next round, and not for a dealer who is away."""
+        own = self.follower
+        in_dollars = await own._calls.run(own.deposits.in_dollars, {deposit.wallet_id for deposit in page})
+        deals: dict[Outpoint, Deal | Unpriced] = {}
+        last: Deal | Unpriced | None = None
+        for deposit in page if in_dollars else ():
+            if deposit.wallet_id in in_dollars:
+                if not isinstance(last, Unpriced):
+                    last = await own._calls.run(own.dealer.cents_for, amount_sat=deposit.amount_sat)
+                deals[deposit.outpoint] = last
+        return deals
 
     async def _look(self) -> None:
         """Looks at the whole mempool when something calls for it, or its time has come."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
 import trio
@@ -20,11 +20,13 @@ class Handover:
     """Hands over in the order of the calls, in lists of bounded length; waits while posting has enough to do.
 
     `newest_index` is the largest settle_index that was handed over, or is about to be, since the connection
-    was made; `newest_hash` the payment hash of the ordinary invoice that has it, if it is one.
+    was made; `newest_hash` the payment hash of the ordinary invoice that has it, if it is one. `on_settlements` is
+    called with settlements when they have been handed over.
     """
 
     def __init__(self, inbox: Inbox) -> None:
         self._inbox = inbox
+        self.on_settlements: Callable[[Sequence[InvoiceSettled]], None] = lambda _events: None
         self._in_order = trio.Lock()
         self.newest_index = 0
         self.newest_hash: PaymentHash | None = None
@@ -39,10 +41,15 @@ class Handover:
                 # A set of an AMP invoice cannot be looked up by its invoice's hash alone.
                 self.newest_hash = event.payment_hash if event.settled_id == event.payment_hash else None
         await self._send(events)
+        self.on_settlements(events)
 
     async def tell(self, event: NodeEvent) -> None:
         """Hands over one event, behind all that was given before."""
         await self._send([event])
+
+    async def tell_all(self, events: Sequence[NodeEvent]) -> None:
+        """Hands over these, in order."""
+        await self._send(events)
 
     async def _send(self, events: Sequence[NodeEvent]) -> None:
         async with self._in_order:

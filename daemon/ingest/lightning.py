@@ -3,7 +3,7 @@
 | what the books have for this pubkey | what is done |
 | --- | --- |
 | nothing, or no opening yet | live stream, complete listing, then the opening in a quiet moment |
-| a watermark that the node confirms | the stream from the watermark: its backlog, then live |
+| a watermark that the node confirms | the stream from what is proven (htlc_proofs.py): its backlog, then live |
 | a watermark that cannot be checked, or zero | live stream and complete listing |
 | a watermark that the node contradicts | the same; the node was restored: a new epoch, and listed again |
 
@@ -29,9 +29,10 @@ from daemon.domain.cursors import LndCursor
 from daemon.domain.errors import Misconfigured
 from daemon.domain.identifiers import NodePubkey
 from daemon.domain.node_events import InvoiceSettled, ListingCompleted, NodeOpened, NodeRestored
-from daemon.domain.ports import Books, LightningNode, Metrics
+from daemon.domain.ports import Books, LightningNode, Metrics, NodeInfo
 from daemon.domain.status import NodeStatus
 from daemon.ingest.handover import Handover, Inbox
+from daemon.ingest.htlc_proofs import HtlcProofs
 from daemon.ingest.listing import Listing, Seen
 from daemon.ingest.node_calls import NodeCalls
 from daemon.ingest.opening import wait_quiet
@@ -79,7 +80,6 @@ class LightningFollower:
             while True:
                 self.status.state = "connecting"
                 await self._follow(healthy)
-                log.warning("lightning.other_node", node=self.node.name, was=self.status.pubkey)
         finally:
             self.status.connected = False
             self.status.state = "stopped"
@@ -92,17 +92,21 @@ class LightningFollower:
             self.status.last_error = state.problem
 
     async def _follow(self, healthy: Callable[[], None]) -> None:
-        """One stream of one node; returns when another node answers at its address."""
-        pubkey = await self._identify()
+        """One stream of one node; returns when another node answers at its address, or the stream has to be read
+        again."""
+        info = await self._identify()
+        pubkey = info.pubkey
         cursor = await self._read_cursor(pubkey)
-        after = cursor.settle_index if cursor is not None and await self._is_confirmed(cursor) else 0
+        # Not beyond what is proven: LND may have been killed, and what it had settled just before be lost.
+        after = cursor.resume_index if cursor is not None and await self._is_confirmed(cursor) else 0
         async with self.node.settlements(after_settle_index=after) as stream, trio.open_nursery() as nursery:
             connected = _Connected(
                 follower=self,
                 pubkey=pubkey,
                 cursor=cursor,
                 resumed=after > 0,
-                other_node=nursery.cancel_scope.cancel,
+                outcomes_kept=info.stores_final_htlc_resolutions,
+                end=nursery.cancel_scope.cancel,
             )
             nursery.start_soon(connected.check_identity)
             self.status.connected_since = self.now()
@@ -114,8 +118,9 @@ class LightningFollower:
             healthy()
             nursery.start_soon(connected.forward, stream)
             nursery.start_soon(connected.complete)
+            nursery.start_soon(connected.prove)
 
-    async def _identify(self) -> NodePubkey:
+    async def _identify(self) -> NodeInfo:
         info = await self._calls.get_info()
         if info.network != self.network:
             raise Misconfigured(
@@ -126,7 +131,9 @@ class LightningFollower:
         if before is not None and before != info.pubkey:
             self._warn_other_node(before, info.pubkey)
         self.status.pubkey = info.pubkey
-        return info.pubkey
+        if not info.stores_final_htlc_resolutions:
+            self._warn_outcomes_not_kept()
+        return info
 
     async def _read_cursor(self, pubkey: NodePubkey) -> LndCursor | None:
         def read() -> tuple[LndCursor | None, LndCursor | None]:
@@ -149,6 +156,14 @@ class LightningFollower:
         self.status.last_error = problem
         log.warning("lightning.other_pubkey", node=self.node.name, was=was, now=now, detail=problem)
 
+    def _warn_outcomes_not_kept(self) -> None:
+        problem = (
+            f"{self.node.name} keeps no outcomes of HTLCs: after a crash nobody can say whether settled money has "
+            "stayed; start LND with --store-final-htlc-resolutions"
+        )
+        self.status.last_error = problem
+        log.warning("lightning.outcomes_not_kept", node=self.node.name, detail=problem)
+
     async def _is_confirmed(self, cursor: LndCursor) -> bool:
         """Whether the node still has the settlement that the watermark rests on."""
         if not cursor.opened or cursor.settle_index == 0 or cursor.checkpoint_hash is None:
@@ -161,37 +176,59 @@ class LightningFollower:
 
 @dataclass(kw_only=True, slots=True)
 class _Connected:
-    """What runs while one stream stands. `other_node` ends it."""
+    """What runs while one stream stands. `end` ends it; the next one begins anew."""
 
     follower: LightningFollower
     pubkey: NodePubkey
     cursor: LndCursor | None
     resumed: bool
-    other_node: Callable[[], None]
+    outcomes_kept: bool
+    end: Callable[[], None]
     _handover: Handover = field(init=False)
     _listing: Listing = field(init=False)
+    _proofs: HtlcProofs = field(init=False)
 
     def __post_init__(self) -> None:
         follower = self.follower
         self._handover = Handover(follower.inbox)
+        self._proofs = HtlcProofs(
+            calls=follower._calls,
+            pubkey=self.pubkey,
+            pace=follower.pace,
+            now_ms=lambda: int(follower.now().timestamp() * 1000),
+            tell=self._handover.tell,
+            read_again=self.end,
+            outcomes_kept=self.outcomes_kept,
+        )
+        self._handover.on_settlements = self._proofs.take
+        if self.cursor is not None and self.cursor.opened:
+            self._proofs.begin(self.cursor.htlc_checked_through)
         self._listing = Listing(
             follower._calls,
             self._handover,
             pubkey=self.pubkey,
             pace=follower.pace,
-            on_other_node=self.other_node,
+            on_other_node=self._other_node,
         )
+
+    def _other_node(self) -> None:
+        log.warning("lightning.other_node", node=self.follower.node.name, was=self.pubkey)
+        self.end()
+
+    async def prove(self) -> None:
+        """Follows the HTLCs of what settles to their end."""
+        await self._proofs.run()
 
     async def check_identity(self) -> None:
         """The address may have begun to answer for another node between the first question and the stream."""
         if (await self.follower._calls.get_info()).pubkey != self.pubkey:
-            self.other_node()
+            self._other_node()
 
     async def forward(self, stream: AsyncIterator[Sequence[InvoiceSettled]]) -> None:
         """Hands the stream over as it arrives."""
         async for batch in stream:
             if any(event.pubkey != self.pubkey for event in batch):
-                self.other_node()
+                self._other_node()
                 return
             status = self.follower.status
             status.last_event_at = self.follower.now()
@@ -218,6 +255,7 @@ class _Connected:
         if _was_restored(cursor, seen):
             newest_index = self._handover.newest_index
             self._warn_restored(cursor, newest_index)
+            self._proofs.begin(newest_index)
             await self._handover.tell(NodeRestored(pubkey=self.pubkey, newest_index=newest_index))
             # The old watermark hid what was handed over: the second pass fills the new one.
             seen = await self._listing.run(through_index=newest_index)
@@ -234,6 +272,7 @@ class _Connected:
         log.warning("lightning.restored", node=follower.node.name, detail=problem)
 
     async def _tell_completed(self, seen: Seen) -> None:
+        self._proofs.close_through(seen.through_index)
         await self._handover.tell(
             ListingCompleted(pubkey=self.pubkey, through_index=seen.through_index, checkpoint_hash=seen.through_hash)
         )
@@ -249,13 +288,16 @@ class _Connected:
             self._handover,
             last_add_index=seen.last_add_index,
             pace=follower.pace,
+            now=follower.now,
         )
+        self._proofs.begin(opening.through_index)
         opened_at = follower.now()
         await self._handover.tell(
             NodeOpened(
                 pubkey=self.pubkey,
                 name=follower.node.name,
                 funds_msat=opening.funds_msat,
+                movements=opening.movements,
                 through_index=opening.through_index,
                 checkpoint_hash=opening.checkpoint_hash,
                 opened_at_ms=int(opened_at.timestamp() * 1000),
@@ -276,7 +318,7 @@ class _Connected:
         while True:
             await trio.sleep(pace.gap_look_s)
             cursor = self.follower.board.cursor(self.pubkey)
-            gap = cursor.gaps()[0] if cursor is not None and cursor.booked_above else None
+            gap = self._gap(cursor)
             if cursor is None or gap is None or standing is None or gap[0] != standing[0]:
                 standing, since = gap, trio.current_time()
             elif trio.current_time() - since >= pace.gap_age_s:
@@ -286,6 +328,14 @@ class _Connected:
                 await self._tell_completed(await self._listing.run(through_index=known_index))
                 standing = None
                 await trio.sleep(trio.current_time() - began)
+
+    def _gap(self, cursor: LndCursor | None) -> tuple[int, int] | None:
+        """The first index that the books lack, else one that they have and that this connection has not brought: its
+        HTLCs may be unproven (bbolt gives an invoice another index when money comes again to it)."""
+        if cursor is not None and cursor.booked_above:
+            return cursor.gaps()[0]
+        hole = self._proofs.hole()
+        return None if hole is None else (hole, hole)
 
 
 def _was_restored(cursor: LndCursor, seen: Seen) -> bool:

@@ -2,7 +2,7 @@
 
 LND may settle without an event that reaches us, and another program may write its document after the money
 came. Every open document is looked up at the start and in turn, a new one soon; what the node calls settled
-is handed over like any other settlement.
+is handed over like any other settlement, what it calls canceled is told and closed.
 """
 
 from __future__ import annotations
@@ -17,19 +17,25 @@ import structlog
 import trio
 
 from daemon.domain.identifiers import NodePubkey, PaymentHash
-from daemon.domain.node_events import InvoiceSettled
-from daemon.domain.ports import InvoiceState, LightningNode, OpenInvoice, OpenInvoices
+from daemon.domain.node_events import InvoiceEnded, InvoiceSettled
+from daemon.domain.payment_requests import decode_payment_request
+from daemon.domain.ports import InvoiceState, LightningNode, NodeInvoice, OpenInvoice, OpenInvoices
 from daemon.ingest.handover import Handover, Inbox
 from daemon.ingest.lightning import utc_now
 from daemon.ingest.node_calls import NodeCalls
 from daemon.ingest.pace import Pace
+from daemon.matching.invoice_states import EXPIRED, why_over
 from daemon.posting.board import Board
+from daemon.posting.invoice_hints import InvoiceHints
 
 PAGE: Final = 50
 """Documents read, looked up and handed over together: one second's worth of look-ups."""
 
 NEW_FOR: Final = timedelta(seconds=15)
 """How long a document counts as new: its time is another program's clock, and may be off by some seconds."""
+
+FORGOTTEN_AFTER_S: Final = 3600
+"""After its expiry an invoice that its node does not know is over: clocks may differ, and what is held it knows."""
 
 _MAX_REMEMBERED: Final = 100_000
 """Hashes that need no look-up again, some 10 MB; one that is forgotten is looked up once more."""
@@ -60,6 +66,8 @@ class OpenInvoiceSweep:
     documents: OpenInvoices
     board: Board
     inbox: Inbox
+    hints: InvoiceHints = field(default_factory=InvoiceHints)
+    """Told of hold invoices that are found open: whoever keeps them missed them."""
     now: Callable[[], datetime] = utc_now
     pace: Pace = field(default_factory=Pace)
     _calls: NodeCalls = field(init=False)
@@ -100,7 +108,7 @@ class OpenInvoiceSweep:
             after: PaymentHash | None = None
             while documents := await self._read(self._page_after(pubkey, after)):
                 after = documents[-1].payment_hash
-                waiting = [one.payment_hash for one in documents if one.payment_hash not in self._canceled]
+                waiting = [one for one in documents if one.payment_hash not in self._canceled]
                 await self._look_up(waiting, pubkey, handover, other_node)
             await trio.sleep(self.pace.sweep_s)
 
@@ -108,10 +116,10 @@ class OpenInvoiceSweep:
         done = _Remembered()
         while True:
             documents = await self._read(self._page_since(pubkey, self.now() - NEW_FOR))
-            new = [one.payment_hash for one in documents if one.payment_hash not in done]
+            new = [one for one in documents if one.payment_hash not in done]
             await self._look_up(new, pubkey, handover, other_node)
-            for payment_hash in new:
-                done.add(payment_hash)
+            for one in new:
+                done.add(one.payment_hash)
             await trio.sleep(self.pace.new_documents_s)
 
     def _page_after(self, pubkey: NodePubkey, after: PaymentHash | None) -> Callable[[], Sequence[OpenInvoice]]:
@@ -125,21 +133,28 @@ class OpenInvoiceSweep:
 
     async def _look_up(
         self,
-        payment_hashes: Iterable[PaymentHash],
+        documents: Iterable[OpenInvoice],
         pubkey: NodePubkey,
         handover: Handover,
         other_node: Callable[[], None],
     ) -> None:
         """Looks up a page, no faster than the pace, and hands over what has settled."""
         settled: list[InvoiceSettled] = []
+        over: list[InvoiceEnded] = []
+        holds: list[PaymentHash] = []
         looked_up = False
-        for payment_hash in payment_hashes:
-            looked_up = True
+        for document in documents:
+            looked_up, payment_hash = True, document.payment_hash
             invoice = await self._calls.lookup_invoice(payment_hash)
-            if invoice is not None:
+            if invoice is None:
+                over.extend(self._forgotten(document))
+            else:
                 settled.extend(invoice.settlements)
                 if invoice.state is InvoiceState.CANCELED:
                     self._canceled.add(payment_hash)
+                    over.append(self._ended(invoice, pubkey))
+                elif invoice.hold is not None:
+                    holds.append(payment_hash)
             await trio.sleep(1.0 / self.pace.lookups_per_s)
         if not looked_up:
             return
@@ -147,6 +162,43 @@ class OpenInvoiceSweep:
         if (await self._calls.get_info()).pubkey != pubkey or any(event.pubkey != pubkey for event in settled):
             other_node()
             await trio.sleep_forever()
+        for payment_hash in holds:
+            self.hints.look(pubkey, payment_hash)
+        if over:
+            await handover.tell_all(over)
         if settled:
             log.info("lookup.settled", node=self.node.name, settlements=len(settled))
             await handover.settlements(settled)
+
+    def _forgotten(self, document: OpenInvoice) -> list[InvoiceEnded]:
+        """A node may delete what it has canceled (--gc-canceled-invoices-on-the-fly, as Blink's do): one that it does
+        not know, and that nobody could have paid for some time, has expired. A younger one may be about to be made."""
+        try:
+            terms = decode_payment_request(document.payment_request or "")
+        except ValueError:
+            return []
+        now_s = self.now().timestamp()
+        if now_s < terms.expires_at_s + FORGOTTEN_AFTER_S:
+            return []
+        self._canceled.add(document.payment_hash)
+        ended = InvoiceEnded(
+            pubkey=document.pubkey,
+            payment_hash=document.payment_hash,
+            reason=EXPIRED,
+            returned_msat=0,
+            ended_at_ms=int(now_s * 1000),
+        )
+        return [ended]
+
+    def _ended(self, invoice: NodeInvoice, pubkey: NodePubkey) -> InvoiceEnded:
+        """The node's word that it can never be paid any more: only now its document may be closed."""
+        now_s = self.now().timestamp()
+        held_msat = 0 if invoice.hold is None else invoice.hold.received_msat
+        expires_at_s = invoice.created_at_s + invoice.expiry_s
+        return InvoiceEnded(
+            pubkey=pubkey,
+            payment_hash=invoice.payment_hash,
+            reason=why_over(held_msat=held_msat, expires_at_s=expires_at_s, now_s=now_s),
+            returned_msat=held_msat,
+            ended_at_ms=int(now_s * 1000),
+        )

@@ -28,6 +28,21 @@ class Pace:
     """Between looks for new documents of other programs."""
     lookups_per_s: float = 20.0
     """Look-ups of one loop: under a fiftieth of what LND can answer."""
+    proof_s: float = 10.0
+    """Between looks for HTLCs that have ended: each costs the node one list of its channels, and the books one commit
+    where the mark moved. It is also how much a new connection reads again."""
+    first_proof_s: float = 2.0
+    """Before the first one of a connection: LND may have been killed, and its losses should be known soon."""
+    htlc_lookups_per_s: float = 100.0
+    """Look-ups of single HTLCs, after a connection broke: under a tenth of what LND can answer."""
+    htlc_retry_s: float = 60.0
+    """Before an HTLC is asked for again that is in no channel and has no outcome."""
+    htlc_unproven_s: float = 3600.0
+    """How long that may last until it is told as a gap: LND keeps an outcome with the commitment that lacks the HTLC,
+    only one that goes to the chain takes longer."""
+    hold_look_s: float = 5.0
+    """Between looks at what is held: a look is a GetInfo, and a read of the documents. Blocks take minutes, a price
+    that comes back or a release that another process has written, is found so soon."""
     journals_s: float = 1.0
     """Between sweeps for other programs' journals, unless a hint comes before."""
     journals_hinted_s: float = 0.1

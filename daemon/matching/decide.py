@@ -9,20 +9,39 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
-from daemon.domain.accounts import LIGHTNING, OPENING
-from daemon.domain.books import Expectation, Facts, Gap, SuspenseEntry, Wanted
+from daemon.domain.accounts import LIGHTNING, OPENING, Barred
+from daemon.domain.books import (
+    TELLERD,
+    Expectation,
+    Facts,
+    Gap,
+    SuspenseChange,
+    SuspenseEntry,
+    SuspenseState,
+    Wanted,
+)
 from daemon.domain.cursors import LndCursor
 from daemon.domain.entries import check_balanced
 from daemon.domain.errors import InvariantViolation
 from daemon.domain.identifiers import PaymentHash, assignment_key, foreign_key, lightning_key, opening_key
 from daemon.domain.money import MSAT_PER_SAT, Currency, Price, split_msat
 from daemon.domain.node_events import (
+    ChannelCost,
     ForeignJournalFound,
+    HtlcLost,
+    HtlcsChecked,
+    HtlcsUnprovable,
+    HtlcUnproven,
+    InvoiceEnded,
+    InvoiceHeld,
     InvoiceSettled,
     ListingCompleted,
+    MarksMoved,
     NodeEvent,
     NodeOpened,
     NodeRestored,
+    RoutingIncome,
+    SuspenseAssigned,
 )
 from daemon.domain.outcomes import (
     Adopted,
@@ -33,9 +52,19 @@ from daemon.domain.outcomes import (
     Posted,
     Suspended,
 )
-from daemon.matching import receipts
+from daemon.matching import amp, dollars, receipts, spontaneous
 from daemon.matching.deposits import BLINKS_RULES, DepositRules, decide_chain, in_books, note_repeated, want
+from daemon.matching.invoice_states import note_state, want_state
+from daemon.matching.losses import decide_htlc, want_htlc
+from daemon.matching.movements import decide_movement, want_movement
+from daemon.matching.node_sums import add_to_node
 from daemon.matching.plan import Plan, Step
+from daemon.matching.repeats import book_repeat, note_elsewhere, without_opening
+from daemon.matching.suspense import decide_assignment, want_assignment
+
+_BARRED = frozenset(Barred)
+_BY_AN_OPERATOR = dollars.BY_AN_OPERATOR | _BARRED
+"""Money that waits in suspense for one of these is never assigned by itself, whatever changes later."""
 
 
 def wanted_by(events: Iterable[NodeEvent]) -> Wanted:
@@ -46,6 +75,8 @@ def wanted_by(events: Iterable[NodeEvent]) -> Wanted:
             case InvoiceSettled():
                 key = lightning_key(event.pubkey, event.settled_id)
                 wanted.keys.update((key, assignment_key(key)))
+                amp.want_invoice_key(wanted, event)
+                spontaneous.want_named_wallet(wanted, event)
                 wanted.payment_hashes.add(event.payment_hash)
                 wanted.pubkeys.add(event.pubkey)
             case NodeOpened():
@@ -56,6 +87,14 @@ def wanted_by(events: Iterable[NodeEvent]) -> Wanted:
                 wanted.pubkeys.add(event.pubkey)
             case ForeignJournalFound():
                 wanted.keys.add(foreign_key(event.journal_id))
+            case HtlcsChecked() | HtlcLost() | HtlcUnproven() | HtlcsUnprovable():
+                want_htlc(wanted, event)
+            case RoutingIncome() | ChannelCost() | MarksMoved():
+                want_movement(wanted, event)
+            case InvoiceHeld() | InvoiceEnded():
+                want_state(wanted, event)
+            case SuspenseAssigned():
+                want_assignment(wanted, event)
             case _:
                 want(wanted, event)
     return wanted
@@ -82,6 +121,14 @@ def decide(
                 plan.outcomes.append(CursorMoved(event.pubkey))
             case ForeignJournalFound():
                 _found(plan, event)
+            case HtlcsChecked() | HtlcLost() | HtlcUnproven() | HtlcsUnprovable():
+                decide_htlc(plan, event)
+            case RoutingIncome() | ChannelCost() | MarksMoved():
+                decide_movement(plan, event)
+            case InvoiceHeld() | InvoiceEnded():
+                note_state(plan, event)
+            case SuspenseAssigned():
+                decide_assignment(plan, event, price)
             case _ if number < repeated:
                 note_repeated(plan, event)
             case _:
@@ -89,18 +136,26 @@ def decide(
     return plan
 
 
+def why_not_credited(facts: Facts, event: InvoiceSettled) -> str | None:
+    """Why this settlement could not be credited to a wallet if it came now: asked before a held payment is taken."""
+    return _why_not_credited(Plan(facts), event, facts.expectations.get(event.payment_hash))
+
+
 def _settled(plan: Plan, event: InvoiceSettled, price: Price | None) -> None:
     key = lightning_key(event.pubkey, event.settled_id)
     cursor = plan.cursor(event.pubkey)
     expectation = plan.expectation(event.payment_hash)
+    if expectation is None and cursor.opened and not _before_opening(event, cursor):
+        expectation = spontaneous.expectation_of(plan, event)
     reason = _why_not_credited(plan, event, expectation)
     if plan.is_booked(key):
-        _assign_if_awaited(plan, event, key, expectation, reason, price)
+        outcome = book_repeat(plan, event, key, expectation, price) or AlreadyPosted(key)
+        plan.outcomes.append(_assign_if_awaited(plan, event, key, expectation, reason, price) or outcome)
     elif event.payment_hash in plan.facts.booked_elsewhere:
-        plan.outcomes.append(AlreadyPosted(key))
+        plan.outcomes.append(note_elsewhere(plan, event, key))
     elif expectation is not None and reason == "already_paid":
         _note_gap(plan, event, key)
-    elif reason is not None and (not cursor.opened or _before_opening(event, cursor)):
+    elif reason is not None and reason not in _BARRED and (not cursor.opened or _before_opening(event, cursor)):
         plan.outcomes.append(PartOfOpening(key))
     else:
         _receive(plan, event, key, expectation, reason, price)
@@ -120,19 +175,19 @@ def _before_opening(event: InvoiceSettled, cursor: LndCursor) -> bool:
 
 def _why_not_credited(plan: Plan, event: InvoiceSettled, expectation: Expectation | None) -> str | None:
     """Why this settlement cannot be credited to a wallet now; None if it can."""
-    if event.settled_id != event.payment_hash:
-        return "amp"
     if expectation is None:
         return "no_expectation"
     if expectation.pubkey not in (None, event.pubkey):
         # Who has paid an invoice knows its preimage, and can send money with the same hash to another node.
         return "other_node"
-    if plan.is_paid(expectation):
+    if plan.is_paid(expectation) and not amp.is_paid_by_another_set(plan, event):
         return "already_paid"
     if expectation.wallet_currency is None:
         return "no_wallet"
+    if expectation.barred is not None:
+        return expectation.barred.value
     if expectation.currency != Currency.BTC or expectation.wallet_currency != Currency.BTC:
-        return "not_a_btc_wallet"
+        return dollars.why_not_credited(plan, event, expectation)
     return None
 
 
@@ -145,16 +200,23 @@ def _receive(
     price: Price | None,
 ) -> None:
     cursor = plan.cursor(event.pubkey)
+    plan.received[key] = event.received_msat
     amount_sat, rest_msat = split_msat(event.received_msat)
     # The opening journal has taken this money in already: it moves from there, not in again.
     source = OPENING if _before_opening(event, cursor) else LIGHTNING
     if expectation is not None and reason is None:
-        entry = receipts.credit_entry(key, event, expectation, amount_sat, source=source, price=price)
-        plan.take(Step(key, entry, (receipts.settled_event(key, event, expectation, amount_sat),)))
-        plan.mark_paid(event.payment_hash)
-        plan.outcomes.append(Posted(key, amount_sat, price is not None))
+        if expectation.is_in_dollars:
+            step = dollars.credit_step(plan, key, event, expectation, amount_sat, source=source, price=price)
+        else:
+            entry = receipts.credit_entry(key, event, expectation, amount_sat, source=source, price=price)
+            step = Step(key, entry, (receipts.settled_event(key, event, expectation, amount_sat),))
+        amp.take_credit(plan, event, step)
+        plan.outcomes.append(Posted(key, amount_sat, price is not None or expectation.is_in_dollars))
     else:
         reason = reason or "no_expectation"
+        if source == LIGHTNING:
+            event = without_opening(event, cursor)
+        amount_sat, rest_msat = split_msat(event.received_msat)
         waiting = SuspenseEntry(
             key=key,
             pubkey=event.pubkey,
@@ -164,31 +226,12 @@ def _receive(
             reason=reason,
             received_at_ms=event.settled_at_ms,
         )
-        entry = receipts.suspense_entry(key, event, amount_sat)
+        entry = receipts.suspense_entry(key, event, amount_sat, source=source)
         plan.take(Step(key, entry, (receipts.suspense_event(waiting),)))
         plan.suspense_new[key] = waiting
         plan.outcomes.append(Suspended(key, amount_sat, reason))
     if source == LIGHTNING:
-        _add_received(plan, event, rest_msat)
-
-
-def _add_received(plan: Plan, event: InvoiceSettled, rest_msat: int) -> None:
-    """Adds to the node's sums; books every full sat that the remainders have added up to."""
-    cursor = plan.cursor(event.pubkey)
-    remainder_msat = cursor.remainder_msat + rest_msat
-    rounding_sats = cursor.rounding_sats
-    while remainder_msat >= MSAT_PER_SAT:
-        remainder_msat -= MSAT_PER_SAT
-        rounding_sats += 1
-        plan.take(receipts.rounding_step(event.pubkey, rounding_sats, event.settled_at_ms))
-    plan.move(
-        receipts.with_sums(
-            cursor,
-            booked_msat=cursor.booked_msat + event.received_msat,
-            remainder_msat=remainder_msat,
-            rounding_sats=rounding_sats,
-        )
-    )
+        add_to_node(plan, event.pubkey, moved_msat=event.received_msat, rest_msat=rest_msat, at_ms=event.settled_at_ms)
 
 
 def _assign_if_awaited(
@@ -198,17 +241,25 @@ def _assign_if_awaited(
     expectation: Expectation | None,
     reason: str | None,
     price: Price | None,
-) -> None:
-    """Money that waits in suspense goes to its wallet as soon as a document expects it."""
+) -> Posted | None:
+    """Money that waits in suspense goes to its wallet as soon as a document expects it; None if it does not."""
     waiting = plan.waiting_suspense(key)
-    if waiting is None or expectation is None or reason is not None:
-        plan.outcomes.append(AlreadyPosted(key))
-        return
-    step = receipts.assignment_step(waiting, event, expectation, price=price)
-    plan.take(step)
-    plan.mark_paid(event.payment_hash)
-    plan.suspense_assigned[key] = replace(waiting, assigned_to=expectation.wallet_id)
-    plan.outcomes.append(Posted(step.key, waiting.amount_sat, price is not None))
+    if waiting is None or expectation is None or reason is not None or waiting.reason in _BY_AN_OPERATOR:
+        return None
+    if expectation.is_in_dollars:
+        step = dollars.assignment_step(plan, waiting, event, expectation, price=price)
+    else:
+        step = receipts.assignment_step(waiting, event, expectation, price=price)
+    amp.take_credit(plan, event, step)
+    change = SuspenseChange(
+        at_ms=event.settled_at_ms,
+        state=SuspenseState.ASSIGNED,
+        by=TELLERD,
+        reason="its invoice appeared",
+        wallet_id=expectation.wallet_id,
+    )
+    plan.put_suspense(waiting.changed(change))
+    return Posted(step.key, waiting.amount_sat, price is not None or expectation.is_in_dollars)
 
 
 def _note_gap(plan: Plan, event: InvoiceSettled, key: str) -> None:
@@ -219,6 +270,9 @@ def _note_gap(plan: Plan, event: InvoiceSettled, key: str) -> None:
         detail=f"invoice {event.payment_hash} is marked paid, but no journal has its hash",
         amount_msat=event.received_msat,
         seen_at_ms=event.settled_at_ms,
+        reference=event.payment_hash,
+        node=plan.cursor(event.pubkey).name,
+        moved_msat=event.received_msat,
     )
     plan.outcomes.append(GapFound(key))
 
@@ -240,7 +294,17 @@ def _opened(plan: Plan, event: NodeOpened) -> None:
         remainder_msat=rest_msat,
         rounding_sats=cursor.rounding_sats,
     ).close_through(event.through_index, event.checkpoint_hash)
-    plan.move(replace(opened, name=event.name, opening_index=event.through_index, absorbed_sat=absorbed_sat))
+    plan.move(
+        replace(
+            opened,
+            name=event.name,
+            opening_index=event.through_index,
+            absorbed_sat=absorbed_sat,
+            htlc_checked_through=event.through_index,
+            opened_at_ms=event.opened_at_ms,
+            movements=event.movements,
+        )
+    )
     plan.outcomes.append(CursorMoved(key))
 
 

@@ -10,8 +10,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
 
-from daemon.domain.books import Gap, Wanted
-from daemon.domain.chain import BlockRef, ChainCursor, Deposit, DepositState
+from daemon.domain.books import TELLERD, Gap, SuspenseChange, SuspenseEntry, SuspenseState, Wanted
+from daemon.domain.chain import BlockRef, ChainCursor, Deposit, DepositBooking, DepositState
 from daemon.domain.chain_events import (
     ChainEvent,
     ChainMoved,
@@ -24,10 +24,12 @@ from daemon.domain.chain_events import (
     WatchedOutput,
 )
 from daemon.domain.deposit_terms import ConfirmationPolicy, ConfirmationTier, DepositTerms
+from daemon.domain.entries import MAX_LEG_AMOUNT
 from daemon.domain.errors import InvariantViolation
-from daemon.domain.identifiers import outpoint_of
+from daemon.domain.identifiers import NodePubkey, PaymentHash, deposit_key, outpoint_of
 from daemon.domain.money import MSAT_PER_SAT, Currency, Price
-from daemon.domain.outcomes import AlreadyPosted, DepositsChanged, Held, Outcome, Stale
+from daemon.domain.outcomes import AlreadyPosted, DepositsChanged, Held, Outcome, Stale, Suspended
+from daemon.domain.quotes import Deal, Unpriced, UnpricedReason
 from daemon.matching import deposit_entries as entries
 from daemon.matching.plan import Plan
 
@@ -171,17 +173,21 @@ class _Decision:
         deposit, cursor = self.plan.deposit(outpoint), self.plan.chain_cursor()
         if deposit is None or cursor is None:
             raise InvariantViolation(f"deposit {outpoint} is due, but not in the books")
-        if deposit.state is DepositState.SETTLED or deposit.held_reason:
+        if deposit.state is DepositState.SETTLED or deposit.is_held:
             return AlreadyPosted(outpoint)
         if deposit.confirmations(cursor.block.height) < deposit.confirmations_required:
             return Stale(outpoint)
         if outpoint in self.plan.facts.chain.booked_elsewhere:
             self._settle_elsewhere(deposit, event.due_at_ms)
-        elif reason := self._why_held(deposit):
+        elif self._is_barred(deposit):
+            return self._suspend(deposit, event.due_at_ms)
+        elif reason := self._why_held(deposit, event.deal):
+            if reason == deposit.held_reason:
+                return AlreadyPosted(outpoint)
             self.plan.put_deposit(_revised(deposit, event.due_at_ms, held_reason=reason))
             return Held(outpoint, reason)
         else:
-            self._settle(deposit, event.due_at_ms)
+            self._settle(deposit, event.due_at_ms, event.deal)
         return self.changed
 
     def _is_at(self, base: BlockRef) -> bool:
@@ -243,16 +249,34 @@ class _Decision:
     def _fall_back(self, deposit: Deposit, at_ms: int) -> None:
         """Its block is lost: what was credited is taken back at once."""
         if deposit.booking is not None:
-            step = entries.reversal_step(deposit, deposit.booking, at_ms)
+            taken_back = self._take_back(deposit, at_ms)
+            step = entries.reversal_step(deposit, deposit.booking, at_ms, taken_back)
             self.plan.take(step)
-            balance_sat = self.plan.balance(deposit.wallet_id)
-            if balance_sat < 0 and not deposit.booking.is_dust:
-                step.events += (entries.overdrawn_event(deposit, step.key, balance_sat, at_ms),)
+            owner = None if deposit.booking.is_dust else deposit.credited_to
+            balance = 0 if owner is None else self.plan.balance(owner)
+            if owner is not None and balance < 0:
+                currency = self.plan.facts.chain.currencies.get(owner, Currency.BTC)
+                of_owner = replace(deposit, wallet_id=owner)
+                step.events += (entries.overdrawn_event(of_owner, step.key, balance, currency, at_ms),)
                 self._count(overdrawn=1)
             self._count(reversed=1, reversed_sat=deposit.amount_sat)
         elif deposit.state is DepositState.SETTLED:
             self._note_gap(deposit, at_ms)
         self._detect_again(replace(deposit, held_reason=""), at_ms)
+
+    def _take_back(self, deposit: Deposit, at_ms: int) -> SuspenseEntry | None:
+        """The entry of a deposit that was booked to suspense, from now on without its money; None if it has none."""
+        if deposit.booking is None or not deposit.booking.suspense_reason:
+            return None
+        key = deposit_key(deposit.outpoint, deposit.settlements)
+        entry = self.plan.suspense(key)
+        if entry is None:
+            raise InvariantViolation(f"deposit {deposit.outpoint} was booked to suspense, where there is no {key}")
+        taken_back = entry.changed(
+            SuspenseChange(at_ms=at_ms, state=SuspenseState.REVERSED, by=TELLERD, reason="reorg")
+        )
+        self.plan.put_suspense(taken_back)
+        return taken_back
 
     def _note_gap(self, deposit: Deposit, at_ms: int) -> None:
         """Another program's credit rests on a lost block: its journal is not ours to undo."""
@@ -265,30 +289,79 @@ class _Decision:
             seen_at_ms=at_ms,
         )
 
-    def _settle(self, deposit: Deposit, at_ms: int) -> None:
-        booking = entries.booking_of(deposit, self.rules.terms, self.plan.facts.chain.bank_owner, self.price)
-        if booking.fee_sat and booking.bank_owner is None:
-            raise InvariantViolation("there is no bank owner's wallet to book a deposit's fee to: run `tellerd init`")
-        deposit = _revised(
-            deposit, at_ms, state=DepositState.SETTLED, settlements=deposit.settlements + 1, booking=booking
-        )
-        self.plan.put_deposit(deposit)
-        self.plan.pending[deposit.outpoint] = None
+    def _settle(self, deposit: Deposit, at_ms: int, deal: Deal | Unpriced | None) -> None:
+        facts, exchange = self.plan.facts.chain, None
+        if self._currency(deposit) is Currency.USD and facts.dealer is not None and isinstance(deal, Deal):
+            exchange = (facts.dealer, deal)
+        booking = entries.booking_of(deposit, self.rules.terms, facts.bank_owner, self.price, exchange)
+        deposit = self._put_settled(deposit, booking, at_ms)
         self.plan.take(entries.settlement_step(deposit, booking, at_ms))
         self._count(settled=1, settled_sat=deposit.amount_sat)
 
+    def _put_settled(self, deposit: Deposit, booking: DepositBooking, at_ms: int) -> Deposit:
+        if booking.fee_sat and booking.bank_owner is None:
+            raise InvariantViolation("there is no bank owner's wallet to book a deposit's fee to: run `tellerd init`")
+        deposit = _revised(
+            deposit,
+            at_ms,
+            state=DepositState.SETTLED,
+            settlements=deposit.settlements + 1,
+            booking=booking,
+            held_reason="",
+        )
+        self.plan.put_deposit(deposit)
+        self.plan.pending[deposit.outpoint] = None
+        return deposit
+
+    def _is_barred(self, deposit: Deposit) -> bool:
+        """Whether its wallet gets nothing now; dust reaches no wallet anyhow."""
+        return deposit.wallet_id in self.plan.facts.chain.barred and not self.rules.terms.is_dust(deposit.amount_sat)
+
+    def _suspend(self, deposit: Deposit, at_ms: int) -> Outcome:
+        """To suspense, less the fee, until a person says whose it is."""
+        facts = self.plan.facts.chain
+        reason = facts.barred[deposit.wallet_id].value
+        booking = entries.booking_of(deposit, self.rules.terms, facts.bank_owner, self.price)
+        booking = replace(booking, suspense_reason=reason)
+        deposit = self._put_settled(deposit, booking, at_ms)
+        waiting = SuspenseEntry(
+            key=deposit_key(deposit.outpoint, deposit.settlements),
+            pubkey=NodePubkey(""),
+            payment_hash=PaymentHash(""),
+            amount_sat=deposit.amount_sat - booking.fee_sat,
+            received_msat=deposit.amount_sat * MSAT_PER_SAT,
+            reason=reason,
+            received_at_ms=at_ms,
+            outpoint=deposit.outpoint,
+        )
+        self.plan.take(entries.suspense_step(deposit, booking, waiting, at_ms))
+        self.plan.put_suspense(waiting)
+        return Suspended(waiting.key, waiting.amount_sat, reason)
+
     def _settle_elsewhere(self, deposit: Deposit, at_ms: int) -> None:
         """Another program has credited it: nothing of ours is booked, and nothing of ours is ever taken back."""
-        deposit = _revised(deposit, at_ms, state=DepositState.SETTLED)
+        deposit = _revised(deposit, at_ms, state=DepositState.SETTLED, held_reason="")
         self.plan.put_deposit(deposit)
         self.plan.pending[deposit.outpoint] = None
 
-    def _why_held(self, deposit: Deposit) -> str:
-        """Why a deposit cannot be credited now; a dollar wallet's needs a quote, and dust reaches no wallet."""
-        currency = self.plan.facts.chain.currencies.get(deposit.wallet_id)
+    def _why_held(self, deposit: Deposit, deal: Deal | Unpriced | None) -> str:
+        """Why a deposit cannot be credited now; a dollar wallet's needs a price, and dust reaches no wallet."""
+        currency = self._currency(deposit)
         if currency is Currency.BTC or self.rules.terms.is_dust(deposit.amount_sat):
             return ""
-        return "no_wallet" if currency is None else "not_a_btc_wallet"
+        if currency is None:
+            return "no_wallet"
+        if self.plan.facts.chain.dealer is None:
+            return "no_dealer"
+        if deal is None:
+            return UnpricedReason.MISSING.value
+        if isinstance(deal, Deal) and deal.amount_cents > MAX_LEG_AMOUNT:
+            return UnpricedReason.MISSING.value  # more than any ledger holds is no price
+        return deal.reason.value if isinstance(deal, Unpriced) else ""
+
+    def _currency(self, deposit: Deposit) -> Currency | None:
+        """What its wallet counts in; None where there is no such wallet."""
+        return self.plan.facts.chain.currencies.get(deposit.wallet_id)
 
     def _drop(self, deposit: Deposit, tx: GoneTx, at_ms: int) -> None:
         deposit = _revised(
@@ -306,7 +379,8 @@ class _Decision:
     def _put_waiting(self, deposit: Deposit) -> None:
         """What another program has booked is not on its way any more (blink-contract.md 3.4)."""
         self.plan.put_deposit(deposit)
-        pending = entries.pending_receive(deposit, self.rules.terms, self.price)
+        currency = self._currency(deposit) or Currency.BTC
+        pending = entries.pending_receive(deposit, self.rules.terms, self.price, currency)
         if pending is None or deposit.outpoint in self.plan.facts.chain.booked_elsewhere:
             self.plan.pending[deposit.outpoint] = None
         else:

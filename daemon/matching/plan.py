@@ -6,7 +6,7 @@ from collections.abc import Collection, Container, Iterator
 from dataclasses import dataclass, field
 
 from daemon.domain.accounts import wallet_account
-from daemon.domain.books import BalanceKey, Expectation, Facts, Gap, SuspenseEntry
+from daemon.domain.books import BalanceKey, Expectation, Facts, Gap, SuspenseEntry, SuspenseState
 from daemon.domain.chain import ChainCursor, Deposit, PendingReceive
 from daemon.domain.cursors import LndCursor
 from daemon.domain.entries import JournalEntry
@@ -15,19 +15,22 @@ from daemon.domain.identifiers import BlockHash, JournalId, NodePubkey, Outpoint
 from daemon.domain.money import Currency
 from daemon.domain.outbox import OutboxEvent
 from daemon.domain.outcomes import Outcome
+from daemon.domain.quotes import Quote
 
 
 @dataclass(slots=True)
 class Step:
     """One fact of a plan: the key it takes, the journal it is booked with, if any, and what is told of it.
 
-    `adopted_id` is set where the journal stands in the ledger already, written by another program.
+    `adopted_id` is set where the journal stands in the ledger already, written by another program. `also_takes` are
+    further keys for the same journal and news: they can be asked for by other names.
     """
 
     key: str
     entry: JournalEntry | None
     events: tuple[OutboxEvent, ...]
     adopted_id: JournalId | None = None
+    also_takes: tuple[str, ...] = ()
 
 
 @dataclass(slots=True)
@@ -37,6 +40,8 @@ class Plan:
     facts: Facts
     steps: list[Step] = field(default_factory=list)
     paid: list[PaymentHash] = field(default_factory=list)
+    closed: list[PaymentHash] = field(default_factory=list)
+    """Documents whose invoices can never be paid any more."""
     suspense_new: dict[str, SuspenseEntry] = field(default_factory=dict)
     suspense_assigned: dict[str, SuspenseEntry] = field(default_factory=dict)
     gaps: dict[str, Gap] = field(default_factory=dict)
@@ -44,7 +49,10 @@ class Plan:
     deposits: dict[Outpoint, Deposit] = field(default_factory=dict)
     pending: dict[Outpoint, PendingReceive | None] = field(default_factory=dict)
     moved_to: ChainCursor | None = None
+    quotes: dict[PaymentHash, Quote] = field(default_factory=dict)
     outcomes: list[Outcome] = field(default_factory=list)
+    received: dict[str, int] = field(default_factory=dict)
+    """Settlements, by key: what has arrived in all, where this plan books or raises it."""
     _taken: set[str] = field(default_factory=set)
     _paid: set[PaymentHash] = field(default_factory=set)
     _sums: dict[BalanceKey, int] = field(default_factory=dict)
@@ -56,9 +64,10 @@ class Plan:
 
     def take(self, step: Step) -> None:
         """Adds a fact; its key must be free."""
-        if self.is_booked(step.key):
-            raise InvariantViolation(f"idempotency key {step.key} taken twice")
-        self._taken.add(step.key)
+        for key in (step.key, *step.also_takes):
+            if self.is_booked(key):
+                raise InvariantViolation(f"idempotency key {key} taken twice")
+            self._taken.add(key)
         self.steps.append(step)
 
     def expectation(self, payment_hash: PaymentHash) -> Expectation | None:
@@ -76,10 +85,26 @@ class Plan:
 
     def waiting_suspense(self, key: str) -> SuspenseEntry | None:
         """The money of this key, if it waits in suspense."""
-        entry = self.suspense_new.get(key) or self.facts.suspense.get(key)
-        if entry is None or entry.assigned_to is not None or key in self.suspense_assigned:
-            return None
-        return entry
+        entry = self.suspense(key)
+        return None if entry is None or entry.state is not SuspenseState.WAITING else entry
+
+    def assigned_to(self, key: str) -> WalletId | None:
+        """The wallet that the money of this key was assigned to after it had waited in suspense."""
+        entry = self.suspense(key)
+        return None if entry is None else entry.assigned_to
+
+    def suspense(self, key: str) -> SuspenseEntry | None:
+        """The entry of this key as this plan leaves it."""
+        return self.suspense_assigned.get(key) or self.suspense_new.get(key) or self.facts.suspense.get(key)
+
+    def put_suspense(self, entry: SuspenseEntry) -> None:
+        """The entry as it is now, written with this commit: new, or changed."""
+        exists = entry.key in self.facts.suspense or entry.key in self.suspense_assigned
+        (self.suspense_assigned if exists else self.suspense_new)[entry.key] = entry
+
+    def received_msat(self, key: str) -> int | None:
+        """What had arrived in all when the settlement was last booked; None where an older record does not say."""
+        return self.received.get(key, self.facts.received.get(key))
 
     def cursor(self, pubkey: NodePubkey) -> LndCursor:
         """Where the node stands after what this plan has decided."""
@@ -120,16 +145,18 @@ class Plan:
         yield from {**self.facts.chain.deposits, **self.deposits}.values()
 
     def balance(self, wallet_id: WalletId) -> int:
-        """A BTC wallet's balance in sats after what this plan has decided, where the facts have it; else 0 before."""
+        """A wallet's balance, in its currency's minor unit, after what this plan has decided, where the facts have it;
+        else 0 before."""
         for step in self.steps[self._summed :]:  # each step once, however often somebody asks
             for leg in step.entry.legs if step.entry is not None else ():
                 key = (leg.account, leg.currency)
                 self._sums[key] = self._sums.get(key, 0) + leg.credit - leg.debit
         self._summed = len(self.steps)
-        key = (wallet_account(wallet_id), Currency.BTC)
+        key = (wallet_account(wallet_id), self.facts.chain.currencies.get(wallet_id, Currency.BTC))
         return self.facts.chain.balances.get(wallet_id, 0) + self._sums.get(key, 0)
 
     def writes_nothing(self) -> bool:
         """Whether nothing new was decided, so that no commit is needed."""
         moved = any(self.facts.cursors.get(pubkey) != cursor for pubkey, cursor in self.cursors.items())
-        return not (self.steps or self.paid or self.gaps or self.deposits or self.moved_to or moved)
+        wrote = self.steps or self.paid or self.gaps or self.deposits or self.moved_to or self.received
+        return not (wrote or moved)

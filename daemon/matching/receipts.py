@@ -10,16 +10,16 @@ from daemon.domain.accounts import LIGHTNING, OPENING, ROUNDING, SUSPENSE, walle
 from daemon.domain.books import Expectation, SuspenseEntry
 from daemon.domain.cursors import LndCursor
 from daemon.domain.entries import Detail, JournalEntry, Leg
-from daemon.domain.identifiers import NodePubkey, assignment_key, opening_key, rounding_key
+from daemon.domain.identifiers import NodePubkey, assignment_key, opening_key, rounding_key, wallet_opening_key
 from daemon.domain.money import Currency, Price
-from daemon.domain.node_events import ForeignJournalFound, InvoiceSettled, NodeOpened
+from daemon.domain.node_events import ForeignJournalFound, InvoiceSettled, MarksMoved, NodeOpened
 from daemon.domain.outbox import OutboxEvent
 from daemon.matching.plan import Step
 
 _BTC = Currency.BTC.value
 
 
-def _moved(source: str, target: str, amount_sat: int) -> tuple[Leg, ...]:
+def moved(source: str, target: str, amount_sat: int) -> tuple[Leg, ...]:
     """Debit source, credit target."""
     return (
         Leg(account=source, currency=_BTC, debit=amount_sat),
@@ -27,9 +27,7 @@ def _moved(source: str, target: str, amount_sat: int) -> tuple[Leg, ...]:
     )
 
 
-def _receipt_details(
-    event: InvoiceSettled, amount_sat: int, external_id: str, price: Price | None
-) -> dict[str, Detail]:
+def receipt_details(event: InvoiceSettled, amount_sat: int, external_id: str, price: Price | None) -> dict[str, Detail]:
     """Metadata of every leg of a Lightning receive; without a price the dollar fields are absent.
 
     The display amounts are in dollars on every leg: the only currency that a price is had for.
@@ -44,10 +42,14 @@ def _receipt_details(
         "external_id": external_id,
     }
     if price is not None:
-        cents = price.cents(amount_sat=amount_sat)
-        details |= {"centsAmount": cents, "centsFee": 0}
-        details |= {"displayAmount": cents, "displayFee": 0, "displayCurrency": Currency.USD.value}
+        details |= in_cents(price.cents(amount_sat=amount_sat))
     return details
+
+
+def in_cents(cents: int) -> dict[str, Detail]:
+    """The dollar fields of a leg without a fee."""
+    shown: dict[str, Detail] = {"displayAmount": cents, "displayFee": 0, "displayCurrency": Currency.USD.value}
+    return {"centsAmount": cents, "centsFee": 0, **shown}
 
 
 def credit_entry(
@@ -66,8 +68,8 @@ def credit_entry(
         key=key,
         memo=event.memo,
         datetime_ms=event.settled_at_ms,
-        legs=_moved(source, wallet_account(expectation.wallet_id), amount_sat),
-        details=_receipt_details(event, amount_sat, expectation.external_id, price),
+        legs=moved(source, wallet_account(expectation.wallet_id), amount_sat),
+        details=receipt_details(event, amount_sat, expectation.external_id, price),
         payment_hash=event.payment_hash,
         preimage=expectation.preimage,
     )
@@ -93,7 +95,7 @@ def settled_event(key: str, event: InvoiceSettled, expectation: Expectation, amo
     )
 
 
-def suspense_entry(key: str, event: InvoiceSettled, amount_sat: int) -> JournalEntry | None:
+def suspense_entry(key: str, event: InvoiceSettled, amount_sat: int, *, source: str = LIGHTNING) -> JournalEntry | None:
     """A Lightning receive that no wallet expects; None if not even one sat arrived."""
     if amount_sat == 0:
         return None
@@ -101,7 +103,7 @@ def suspense_entry(key: str, event: InvoiceSettled, amount_sat: int) -> JournalE
         key=key,
         memo=event.memo,
         datetime_ms=event.settled_at_ms,
-        legs=_moved(LIGHTNING, SUSPENSE, amount_sat),
+        legs=moved(source, SUSPENSE, amount_sat),
         # Blink counts a leg {hash, type "invoice"} as credited to its wallet, which this money is not yet.
         details={
             "type": "reconciliation",
@@ -126,8 +128,17 @@ def suspense_event(waiting: SuspenseEntry) -> OutboxEvent:
             "amount_sat": waiting.amount_sat,
             "received_msat": waiting.received_msat,
             "reason": waiting.reason,
+            **_output_of(waiting),
         },
     )
+
+
+def _output_of(waiting: SuspenseEntry) -> dict[str, Any]:
+    """Of a deposit its output, of a Lightning payment nothing."""
+    if waiting.outpoint is None:
+        return {}
+    txid, _, vout = waiting.outpoint.partition(":")
+    return {"txid": txid, "vout": int(vout)}
 
 
 def assignment_step(
@@ -139,19 +150,42 @@ def assignment_step(
     """
     key = assignment_key(waiting.key)
     entry = credit_entry(key, event, expectation, waiting.amount_sat, source=SUSPENSE, price=price)
-    assigned = OutboxEvent(
+    assigned = assigned_event(key, waiting, event, expectation.wallet_id)
+    return Step(key, entry, (assigned, settled_event(key, event, expectation, waiting.amount_sat)))
+
+
+def assigned_event(key: str, waiting: SuspenseEntry, event: InvoiceSettled, wallet_id: str) -> OutboxEvent:
+    """suspense.assigned: money that waited is a wallet's."""
+    return OutboxEvent(
         type=outbox.SUSPENSE_ASSIGNED,
         key=key,
         occurred_at_ms=event.settled_at_ms,
-        wallet_ids=(expectation.wallet_id,),
+        wallet_ids=(wallet_id,),
         payload={
             "key": waiting.key,
             "payment_hash": waiting.payment_hash,
-            "wallet_id": expectation.wallet_id,
+            "wallet_id": wallet_id,
             "amount_sat": waiting.amount_sat,
+            **_output_of(waiting),
         },
     )
-    return Step(key, entry, (assigned, settled_event(key, event, expectation, waiting.amount_sat)))
+
+
+def reversed_event(key: str, taken_back: SuspenseEntry, at_ms: int) -> OutboxEvent:
+    """suspense.reversed: a reorg took back what had been booked to suspense; `key` is the reversal's."""
+    wallet_id = taken_back.assigned_to
+    return OutboxEvent(
+        type=outbox.SUSPENSE_REVERSED,
+        key=key,
+        occurred_at_ms=at_ms,
+        wallet_ids=() if wallet_id is None else (wallet_id,),
+        payload={
+            "key": taken_back.key,
+            "wallet_id": wallet_id or "",
+            "amount_sat": taken_back.amount_sat,
+            **_output_of(taken_back),
+        },
+    )
 
 
 def rounding_step(pubkey: NodePubkey, rounding_sats: int, at_ms: int) -> Step:
@@ -161,7 +195,7 @@ def rounding_step(pubkey: NodePubkey, rounding_sats: int, at_ms: int) -> Step:
         key=key,
         memo="msat remainders",
         datetime_ms=at_ms,
-        legs=_moved(LIGHTNING, ROUNDING, 1),
+        legs=moved(LIGHTNING, ROUNDING, 1),
         details={"type": "reconciliation", "pending": False, "pubkey": pubkey},
     )
     event = OutboxEvent(
@@ -182,7 +216,7 @@ def opening_step(event: NodeOpened, opening_sat: int, opening_msat: int) -> Step
         key=key,
         memo=f"opening balance of {event.name}",
         datetime_ms=event.opened_at_ms,
-        legs=_moved(source, target, abs(opening_sat)),
+        legs=moved(source, target, abs(opening_sat)),
         details={"type": "reconciliation", "pending": False, "pubkey": event.pubkey},
     )
     told = OutboxEvent(
@@ -193,6 +227,26 @@ def opening_step(event: NodeOpened, opening_sat: int, opening_msat: int) -> Step
         payload={"node": event.pubkey, "node_name": event.name, "amount_msat": opening_msat},
     )
     return Step(key, entry if opening_sat else None, (told,))
+
+
+def wallet_opening_step(cursor: LndCursor, event: MarksMoved, amount_sat: int) -> Step:
+    """What the node's wallet and closing channels held, where only its channels were counted at the opening."""
+    key = wallet_opening_key(event.pubkey)
+    entry = JournalEntry(
+        key=key,
+        memo=f"opening balance of {cursor.name}: its wallet",
+        datetime_ms=event.at_ms,
+        legs=moved(LIGHTNING, OPENING, amount_sat),
+        details={"type": "reconciliation", "pending": False, "pubkey": event.pubkey},
+    )
+    told = OutboxEvent(
+        type=outbox.BOOKS_OPENED,
+        key=key,
+        occurred_at_ms=event.at_ms,
+        wallet_ids=(),
+        payload={"node": event.pubkey, "node_name": cursor.name, "amount_msat": event.opening_msat},
+    )
+    return Step(key, entry if amount_sat else None, (told,))
 
 
 def adoption_step(key: str, event: ForeignJournalFound) -> Step:

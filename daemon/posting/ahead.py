@@ -30,9 +30,11 @@ def facts_after(facts: Facts, changes: Changes) -> Facts:
     """The facts as they are once `changes` are committed, whether or not they were when the facts were read."""
     expectations = dict(facts.expectations)
     for payment_hash in expectations.keys() & set(changes.paid):
-        expectations[payment_hash] = replace(expectations[payment_hash], paid=True)
+        expectations[payment_hash] = replace(expectations[payment_hash], paid=True, completed=True)
     suspense = {entry.key: entry for entry in (*changes.suspense_new, *changes.suspense_assigned)}
     cursors = {cursor.pubkey: cursor for cursor in changes.cursors}
+    used = {quote.payment_hash: quote for quote in changes.quotes if quote.payment_hash in facts.dollars.quotes}
+    taken = {one.key: one.received_msat for one in changes.keys if one.received_msat is not None}
     return replace(
         facts,
         head=changes.after,
@@ -40,4 +42,6 @@ def facts_after(facts: Facts, changes: Changes) -> Facts:
         expectations=expectations,
         suspense={**facts.suspense, **suspense},
         cursors={**facts.cursors, **cursors},
+        dollars=replace(facts.dollars, quotes={**facts.dollars.quotes, **used}) if used else facts.dollars,
+        received={**facts.received, **taken, **changes.received},
     )

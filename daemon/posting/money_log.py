@@ -17,17 +17,23 @@ from daemon.domain.outbox import OutboxRow
 MONEY_FACTS: Final = frozenset(
     {
         outbox.INVOICE_SETTLED,
+        outbox.INVOICE_PAID_AGAIN,
+        outbox.HTLC_LOST,
         outbox.SUSPENSE_RECEIVED,
+        outbox.SUSPENSE_REVERSED,
         outbox.JOURNAL_ADOPTED,
         outbox.BOOKS_OPENED,
         outbox.ROUNDING_BOOKED,
+        outbox.ROUTING_BOOKED,
+        outbox.CHANNEL_FEE_BOOKED,
         outbox.DEPOSIT_SETTLED,
         outbox.DEPOSIT_DROPPED,
         outbox.DEPOSIT_REVERSED,
     }
 )
-"""Types of which a fact has one event each. suspense.assigned is told by the invoice.settled of the same key, and
-wallet.overdrawn by the deposit.reversed; a deposit that is detected or confirmed has moved nothing yet."""
+"""Types of which a fact has one event each. suspense.assigned has a line of its own, which says who assigned it;
+invoice.overpaid is told by the invoice.settled of the same key, and wallet.overdrawn by the deposit.reversed; a deposit
+that is detected or confirmed, and an invoice that is held, canceled or expired, have moved nothing."""
 
 log = structlog.get_logger()
 
@@ -43,7 +49,7 @@ def _fields(row: OutboxRow) -> dict[str, Any]:
     event = row.event
     fields: dict[str, Any] = {"fact": event.type, "key": event.key, "sequence": row.sequence}
     # These and no others of the payload: what is not named here cannot leak.
-    for name in ("amount_sat", "credited_sat", "amount_msat", "reason"):
+    for name in ("amount_sat", "credited_sat", "amount_cents", "credited_cents", "amount_msat", "reason"):
         if name in event.payload:
             fields[name] = event.payload[name]
     if event.wallet_ids:

@@ -19,8 +19,8 @@ import trio
 from daemon.domain.books import Changes, Head, Known
 from daemon.domain.chain_events import ChainEvent
 from daemon.domain.errors import Conflict, InvariantViolation, LeaseLost, Unavailable
-from daemon.domain.node_events import InvoiceSettled, NodeEvent
-from daemon.domain.outcomes import DepositsChanged, Outcome, Posted, Suspended
+from daemon.domain.node_events import InvoiceSettled, NodeEvent, SuspenseAssigned
+from daemon.domain.outcomes import Assigned, DepositsChanged, LossBooked, Outcome, Posted, Suspended
 from daemon.domain.ports import Books, Metrics, PriceSource
 from daemon.matching.decide import decide, wanted_by
 from daemon.matching.deposits import BLINKS_RULES, DepositRules
@@ -29,6 +29,7 @@ from daemon.posting.ahead import can_look_ahead, facts_after, known_after
 from daemon.posting.board import Board
 from daemon.posting.money_log import log_money
 from daemon.posting.seal import seal
+from daemon.posting.turns import Turns
 
 MAX_BATCH = 250
 """Events in one commit. Beyond it a batch gains little per event, but a conflict repeats more, and one
@@ -94,7 +95,11 @@ class Poster:
         rng: random.Random,
         rules: DepositRules = BLINKS_RULES,
         logs_money: bool = False,
+        on_posted: Callable[[NodeEvent, Outcome], None] | None = None,
+        turns: Turns | None = None,
     ) -> None:
+        """`on_posted` hears of each event that somebody waits for, when it is in the books. With `turns` each batch is
+        posted in turn with other programs, and none is decided ahead."""
         self._books = books
         self._prices = prices
         self._board = board
@@ -104,6 +109,8 @@ class Poster:
         self._rng = rng
         self._rules = rules
         self._logs_money = logs_money
+        self._on_posted = on_posted
+        self._turns = turns
         self._known: Known | None = None
         self._oldest_ns: int | None = None
         self._thread = trio.CapacityLimiter(1)  # commits are one after another by design
@@ -121,7 +128,10 @@ class Poster:
                 batch = arrived[:MAX_BATCH]
                 del arrived[:MAX_BATCH]
                 self._oldest_ns, taken_ns = _oldest_ns(batch, taken_ns), time.monotonic_ns()
-                decided = await self._post(batch, decided, arrived[:MAX_BATCH])
+                if self._turns is None:
+                    decided = await self._post(batch, decided, arrived[:MAX_BATCH])
+                else:
+                    await self._turns.post(batch, self._post)
             self._oldest_ns = None
 
     def backlog(self, inbox: trio.MemoryReceiveChannel[Sequence[NodeEvent]]) -> Backlog:
@@ -245,6 +255,10 @@ class Poster:
         now_ns = time.monotonic_ns()
         for event, outcome in zip(batch, committed.plan.outcomes, strict=True):
             self._count(event, outcome, now_ns)
+            if self._on_posted is not None and isinstance(event, SuspenseAssigned):
+                self._on_posted(event, outcome)
+        if self._turns is not None and committed.changes is not None:
+            self._turns.committed(committed.changes)
         if self._logs_money and committed.changes is not None:
             log_money(committed.changes)
 
@@ -255,9 +269,17 @@ class Poster:
         amount_sat = outcome.amount_sat if isinstance(outcome, Posted | Suspended) else 0
         if isinstance(outcome, DepositsChanged):
             self._metrics.deposits_changed(outcome)
+        if isinstance(outcome, LossBooked):
+            self._metrics.htlc_lost(amount_msat=outcome.amount_msat)
+            log.error("htlc.lost", key=outcome.key, amount_msat=outcome.amount_msat)
         self._metrics.settled(outcome=outcome_name(outcome), amount_sat=amount_sat, latency_s=latency_s)
         if isinstance(outcome, Suspended):
             log.warning("suspense.received", key=outcome.key, amount_sat=amount_sat, reason=outcome.reason)
+        if isinstance(outcome, Assigned) and not outcome.again:
+            entry, last = outcome.entry, outcome.entry.trail[-1]
+            log.info(
+                "suspense.assigned", key=entry.key, amount_sat=entry.amount_sat, wallet_id=last.wallet_id, by=last.by
+            )
 
 
 def outcome_name(outcome: Outcome) -> str:
@@ -269,11 +291,15 @@ def outcome_name(outcome: Outcome) -> str:
         "Suspended": "suspended",
         "PartOfOpening": "part_of_opening",
         "GapFound": "gap",
+        "LossBooked": "loss",
         "CursorMoved": "cursor_moved",
         "Adopted": "adopted",
         "DepositsChanged": "deposits_changed",
         "Held": "held",
+        "Noted": "noted",
         "Stale": "stale",
+        "Assigned": "assigned",
+        "NotAssigned": "not_assigned",
     }[type(outcome).__name__]
 
 

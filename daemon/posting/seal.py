@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from daemon.domain.books import AccountEffect, BalanceKey, Changes, Head, KeyRecord, SealedEntry
@@ -27,7 +28,7 @@ def seal(plan: Plan, *, now_ms: int, writer_id: bytes) -> Changes:
 
     Raises InvariantViolation if an entry that tellerd makes does not balance per currency.
     """
-    sealing = _Sealing(plan.facts.head, now_ms, writer_id)
+    sealing = _Sealing(plan.facts.head, now_ms, writer_id, plan.received)
     for step in plan.steps:
         sealing.add(step)
     return Changes(
@@ -36,6 +37,7 @@ def seal(plan: Plan, *, now_ms: int, writer_id: bytes) -> Changes:
         committed_at_ms=now_ms,
         keys=sealing.keys,
         paid=plan.paid,
+        closed=plan.closed,
         deltas=sealing.deltas,
         outbox=sealing.outbox,
         entries=sealing.entries,
@@ -46,6 +48,8 @@ def seal(plan: Plan, *, now_ms: int, writer_id: bytes) -> Changes:
         chain_cursor=plan.moved_to,
         deposits=list(plan.deposits.values()),
         pending=plan.pending,
+        quotes=list(plan.quotes.values()),
+        received={key: msat for key, msat in plan.received.items() if key in plan.facts.booked},
     )
 
 
@@ -54,6 +58,7 @@ class _Sealing:
     before: Head
     now_ms: int
     writer_id: bytes
+    received: Mapping[str, int]
     keys: list[KeyRecord] = field(default_factory=list)
     outbox: list[OutboxRow] = field(default_factory=list)
     entries: list[SealedEntry] = field(default_factory=list)
@@ -66,7 +71,9 @@ class _Sealing:
         for event in step.events:
             sequence = self.before.sequence + len(self.outbox) + 1
             self.outbox.append(OutboxRow(sequence, event, booked_id))
-        self.keys.append(KeyRecord(key=step.key, journal_id=booked_id, sequence=sequence))
+        received_msat = self.received.get(step.key)
+        self.keys.append(KeyRecord(key=step.key, journal_id=booked_id, sequence=sequence, received_msat=received_msat))
+        self.keys.extend(KeyRecord(key=key, journal_id=booked_id, sequence=sequence) for key in step.also_takes)
 
     def _seal(self, entry: JournalEntry, adopted_id: str | None) -> SealedEntry:
         position = self.before.chain_length + len(self.entries) + 1

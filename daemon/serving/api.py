@@ -10,12 +10,16 @@ from typing import Protocol
 
 from daemon.domain.deposit_terms import ConfirmationPolicy, DepositTerms
 from daemon.domain.errors import TellerdError
+from daemon.domain.node_events import NodeEvent
+from daemon.domain.outcomes import Outcome
 from daemon.domain.ports import (
     Addresses,
     AddressSource,
     ApiKeys,
+    AuditLog,
     ChainNode,
     Deposits,
+    Gaps,
     Invoices,
     Leases,
     LedgerReader,
@@ -23,11 +27,16 @@ from daemon.domain.ports import (
     Policies,
     StoredEvent,
     StoreProbe,
+    Suspense,
     Wallets,
 )
+from daemon.domain.reconciliation import ReconciliationStatus
 from daemon.domain.status import ChainStatus, NodeStatus
 from daemon.posting.board import Board
+from daemon.posting.invoice_hints import InvoiceHints
+from daemon.posting.pricing import Pricing
 from daemon.serving.gate import Gate
+from daemon.serving.reconciliation import Reconciler
 
 PREIMAGE_BYTES = 32
 
@@ -44,6 +53,14 @@ class EventFeed(Protocol):
         is_wanted: Callable[[], bool],
     ) -> Iterator[StoredEvent]:
         """Events above a sequence, then new ones as they come, until `is_wanted` says no."""
+        ...
+
+
+class Decider(Protocol):
+    """Has posting decide something; `daemon.posting.requests.PostingRequests`."""
+
+    def ask(self, event: NodeEvent, *, timeout_s: float) -> Outcome | None:
+        """What is in the books of this event; None when the time is up. Raises Unavailable."""
         ...
 
 
@@ -92,11 +109,22 @@ class Api:
     ledger: LedgerReader
     leases: Leases
     api_keys: ApiKeys
+    audit_log: AuditLog
+    gaps: Gaps
+    suspense: Suspense
+    decider: Decider
+    reconciler: Reconciler
+    reconciliation: ReconciliationStatus
     store: StoreProbe
     feed: EventFeed
     nodes: Sequence[LightningNode]
     node_statuses: Sequence[NodeStatus]
     on_chain: OnChain | None = None
+    pricing: Pricing | None = None
+    """What dollars cost; None without [prices]."""
+    hints: InvoiceHints = field(default_factory=InvoiceHints)
+    answer_wait_s: float = 5.0
+    """How long a call waits until what it has asked of a node is in the books: milliseconds as a rule."""
     now: Callable[[], datetime] = field(default=_now)
     new_preimage: Callable[[], bytes] = field(default=_new_preimage)
 

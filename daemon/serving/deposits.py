@@ -12,13 +12,14 @@ from dataclasses import dataclass
 import structlog
 
 from daemon.domain.chain import ChainCursor, Deposit, DepositState
-from daemon.domain.errors import BadInput, NotFound, NotSupported, TellerdError
+from daemon.domain.errors import BadInput, NotFound, TellerdError
 from daemon.domain.identifiers import WalletId, outpoint_of
 from daemon.domain.money import Currency
 from daemon.domain.ports import AddressSource, DerivedAddress
 from daemon.serving import fields, paging
 from daemon.serving.api import Api, NotConfigured, OnChain
-from daemon.serving.wallets import get_wallet
+from daemon.serving.invoice_terms import pricing_of
+from daemon.serving.wallets import check_credited, get_wallet
 
 _TOKEN_KIND = "deposits"  # noqa: S105 (names a list, is no secret)
 
@@ -54,18 +55,19 @@ class DepositView:
 def get_address(api: Api, *, wallet_id: str, new: bool) -> GivenAddress:
     """The wallet's newest address if nothing was ever paid to it, else a new one; with `new` always a new one.
 
-    Raises BadInput, NotFound, NotSupported (dollar wallets), NotConfigured, DerivationsDiffer, NodeRefused,
-    and Unavailable (the database, or bitcoind).
+    Raises BadInput, NotFound, NotConfigured (also for a dollar wallet without [prices]), DerivationsDiffer,
+    NodeRefused, AccountBarred where a new one were needed, and Unavailable (the database, or bitcoind).
     """
     wallet = get_wallet(api, wallet_id)
-    if wallet.currency is not Currency.BTC:
-        raise NotSupported(f"wallet_id: {wallet.wallet_id} counts in dollars; deposits to it come in a later release")
+    if wallet.currency is Currency.USD:
+        pricing_of(api)  # without prices its deposits would be held for good
     chain = api.chain()
     if chain.source is None:
         raise NotConfigured("this daemon has no key to derive addresses from; set xpub in [bitcoind]")
     current = None if new else chain.addresses.current(wallet.wallet_id, key_id=chain.source.key_id)
     if current is not None:
         return GivenAddress(wallet_id=wallet.wallet_id, address=current, index=None)
+    check_credited(api, wallet)
     derived = _derive_next(chain, chain.source)
     chain.addresses.give(wallet.wallet_id, derived, key_id=chain.source.key_id)
     return GivenAddress(wallet_id=wallet.wallet_id, address=derived.address, index=derived.index)

@@ -11,6 +11,12 @@ _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _HASH = re.compile(r"[0-9a-f]{64}")
 _EXTERNAL_ID = re.compile(r"[a-z0-9_-]{1,100}")
 
+MAX_NAME_CHARS = 100
+"""A name, an address, a ticket."""
+
+MAX_REASON_CHARS = 1_000
+"""A paragraph: it is kept for good and shown in lists."""
+
 
 def wallet_id(value: str) -> WalletId:
     """A wallet's id."""
@@ -45,3 +51,11 @@ def external_id(value: str) -> str:
     if not _EXTERNAL_ID.fullmatch(value):
         raise BadInput(field="external_id", value=value, remedy="give 1 to 100 characters out of a-z, 0-9, - and _")
     return value
+
+
+def words(field: str, value: str, max_chars: int) -> str:
+    """What a person wrote about a change: required, on one line, without blanks around it."""
+    text = value.strip()
+    if not 1 <= len(text) <= max_chars or not text.isprintable():
+        raise BadInput(field=field, value=value, remedy=f"give 1 to {max_chars} printable characters on one line")
+    return text

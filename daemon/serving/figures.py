@@ -14,10 +14,11 @@ import structlog
 import trio
 
 from daemon.domain import accounts
+from daemon.domain.books import GapState
 from daemon.domain.errors import Conflict, Unavailable
 from daemon.domain.identifiers import WalletId
 from daemon.domain.money import Currency, Price
-from daemon.domain.ports import BookTotals, Deposits, Figures, PriceSource, SuspenseTotal, SystemWallet
+from daemon.domain.ports import BookTotals, Deposits, Figures, Gaps, PriceSource, SuspenseTotal, SystemWallet
 
 EVERY_S: Final = 10.0
 """Between readings: Prometheus' scrapes are as far apart, or farther."""
@@ -53,6 +54,7 @@ class Reading:
     system_wallets: Mapping[SystemWallet, WalletId] | None = None
     totals: BookTotals | None = None
     price: Price | None = None
+    gaps: Mapping[tuple[str, GapState], tuple[int, int]] | None = None
 
 
 class FigureReader:
@@ -62,12 +64,14 @@ class FigureReader:
         self,
         *,
         figures: Figures,
+        gaps: Gaps,
         deposits: Deposits | None,
         prices: PriceSource,
         show: Callable[[Reading | None], None],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._figures = figures
+        self._gaps = gaps
         self._deposits = deposits
         self._prices = prices
         self._show = show
@@ -106,6 +110,7 @@ class FigureReader:
             system_wallets=wallets,
             totals=tried("totals", lambda: self._totals(wallets or {})),
             price=self._prices.current(),
+            gaps=tried("gaps", self._gaps.totals),
         )
         self._tell(failed)
         return reading

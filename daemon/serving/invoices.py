@@ -8,32 +8,30 @@ last step, a repeat with the same external_id goes on where it stopped: the node
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
+from typing import Any
 
-from daemon.domain.errors import AlreadyExists, BadInput, NodeRefused, NotFound, NotSupported
+from daemon.domain.errors import AlreadyExists, BadInput, NodeRefused, NotFound
+from daemon.domain.holds import Release
 from daemon.domain.identifiers import PaymentHash
 from daemon.domain.money import MSAT_PER_SAT, Currency
+from daemon.domain.outbox import INVOICE_CANCELED, INVOICE_EXPIRED, INVOICE_HELD
 from daemon.domain.payment_requests import PaymentRequest, decode_payment_request
-from daemon.domain.ports import NewInvoice, StoredInvoice, Wallet
+from daemon.domain.ports import LightningNode, NewHoldInvoice, NewInvoice, NodeInvoice, StoredInvoice, Wallet
 from daemon.serving import fields, paging
 from daemon.serving.api import Api
 from daemon.serving.choice import choose_node, node_of_pubkey
-from daemon.serving.wallets import get_wallet
-
-MAX_AMOUNT_SAT = 2_100_000_000_000_000
-"""All bitcoin there will ever be."""
+from daemon.serving.invoice_terms import check_amount, deal_first, expiry_of, keep_deal, pricing_of, value_msat
+from daemon.serving.wallets import check_credited, get_wallet
 
 MAX_MEMO_BYTES = 639
 """What fits a payment request's description (BOLT #11); a longer one fails on the node (node-interfaces.md A.0)."""
 
-MIN_EXPIRY_S, DEFAULT_EXPIRY_S, MAX_EXPIRY_S = 60, 14_400, 86_400
-"""Blink's bounds for BTC wallets (blink-contract.md 4, INVOICE_EXPIRATIONS)."""
-
-EXPIRY_GRACE = timedelta(seconds=30)
-"""A payment that was under way when the invoice expired is in the books by then, if its node is followed."""
+EXPIRY_GRACE = timedelta(seconds=1)
+"""By then its node has canceled an invoice that has expired, unless it holds its payment."""
 
 WATCH_POLL_S = 1.0
 """How late a change by another process can be noticed."""
@@ -48,29 +46,45 @@ class InvoiceState(StrEnum):
     """What has become of an invoice."""
 
     OPEN = "open"
+    HELD = "held"
     SETTLED = "settled"
+    CANCELED = "canceled"
+    EXPIRED = "expired"
     CLOSED = "closed"
+
+    @property
+    def is_final(self) -> bool:
+        """Whether no other can follow."""
+        return self not in (InvoiceState.OPEN, InvoiceState.HELD)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InvoiceRequest:
     """What a caller asks for. Empty text means that nothing was given; at most one of memo and
-    `description_hash` is given; `expiry_s` 0 means the default; None as amount: the payer decides."""
+    `description_hash` is given; `expiry_s` 0 means the default; None as both amounts: the payer decides."""
 
     wallet_id: str
     amount_sat: int | None
+    amount_cents: int | None = None
     memo: str = ""
     description_hash: bytes = b""
     expiry_s: int = 0
     external_id: str = ""
     node: str = ""
+    hold: bool = False
+    """What is paid waits for SettleInvoice."""
+    payment_hash: str = ""
+    """With hold: of a preimage that the caller keeps."""
+    release: Release | None = None
+    """Who releases what is held; follows from the rest."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InvoiceView:
     """An invoice as it is now. What only the payment request says is 0, empty or None without one.
 
-    `received_sat` and `settled_at` are None until it is settled, and where another program settled it.
+    `received_sat` and `settled_at` are None until it is settled, and where another program settled it;
+    `received_cents` also where it was not in dollars that the money was credited.
     """
 
     stored: StoredInvoice
@@ -80,18 +94,23 @@ class InvoiceView:
     expires_at: datetime | None
     received_sat: int | None
     settled_at: datetime | None
+    received_cents: int | None = None
+    held_msat: int | None = None
+    """Set while it is HELD, as `expiry_height`."""
+    expiry_height: int | None = None
+    cancel_reason: str = ""
 
 
 def create_invoice(api: Api, request: InvoiceRequest) -> InvoiceView:
     """A new invoice, or the one that an earlier call with the same external_id made.
 
-    Raises BadInput, NotFound (wallet, node), AlreadyExists (external_id used with other arguments),
-    NotSupported, NodeRefused, and Unavailable: then a repeat with the same external_id is safe.
+    Raises BadInput, NotFound (wallet, node), AlreadyExists (external_id used with other arguments), NotConfigured
+    (dollars without prices), NodeRefused, and NoPrice and Unavailable: then a repeat with the same external_id is
+    safe.
     """
-    request = check_request(request)
+    check_request(request)
     wallet = get_wallet(api, request.wallet_id)
-    if wallet.currency is not Currency.BTC:
-        raise NotSupported(f"wallet_id: {wallet.wallet_id} counts in dollars; invoices for it come in a later release")
+    request = _with_terms(api, wallet, request)
     invoice = _earlier(api, wallet, request.external_id) or _insert(api, wallet, request)
     if invoice.wallet_id != wallet.wallet_id:
         raise AlreadyExists(f"external_id: {request.external_id!r} is another wallet's; give another external_id")
@@ -142,18 +161,30 @@ def _watch(api: Api, payment_hash: PaymentHash, is_wanted: Callable[[], bool]) -
         if now != shown:
             shown = now
             yield now
-        if now.state is not InvoiceState.OPEN:
+        if now.state.is_final:
             return
         api.gate.pause(_WATCH_PAUSE_S)
         api.board.wait_beyond(sequence, timeout_s=WATCH_POLL_S)
 
 
-def check_request(request: InvoiceRequest) -> InvoiceRequest:
-    """The request with its defaults filled in; raises BadInput, NotSupported."""
-    if request.amount_sat is None:
-        raise NotSupported("amount: an invoice without amount_sat comes in a later release; give amount_sat")
-    if not 1 <= request.amount_sat <= MAX_AMOUNT_SAT:
-        raise BadInput(field="amount_sat", value=request.amount_sat, remedy=f"give 1 to {MAX_AMOUNT_SAT}")
+def _with_terms(api: Api, wallet: Wallet, request: InvoiceRequest) -> InvoiceRequest:
+    """The request with its defaults filled in, by what the wallet counts in; raises BadInput, NotConfigured."""
+    check_amount(wallet, request.amount_sat, request.amount_cents)
+    in_dollars = wallet.currency is Currency.USD
+    pricing = pricing_of(api) if in_dollars else None
+    has_amount = (request.amount_sat, request.amount_cents) != (None, None)
+    quote_s = pricing.quote_s if pricing is not None and has_amount else None
+    # A dollar invoice without an amount is priced while its payment is held, and then settled by itself.
+    release = Release.MANUAL if request.hold else Release.AUTOMATIC if in_dollars and not has_amount else None
+    expiry_s = expiry_of(request.expiry_s, has_amount=has_amount, quote_s=quote_s)
+    payment_hash = request.payment_hash.lower()
+    # A payment hash of the caller's own is as good a name as any.
+    external_id = request.external_id or payment_hash
+    return replace(request, expiry_s=expiry_s, release=release, external_id=external_id, payment_hash=payment_hash)
+
+
+def check_request(request: InvoiceRequest) -> None:
+    """Raises BadInput for what no wallet's invoice can be."""
     memo_bytes = len(request.memo.encode())
     if memo_bytes > MAX_MEMO_BYTES:
         raise BadInput(
@@ -165,16 +196,13 @@ def check_request(request: InvoiceRequest) -> InvoiceRequest:
         raise BadInput(
             field="description_hash", value=request.description_hash.hex(), remedy="give a SHA-256, 32 bytes"
         )
-    expiry_s = request.expiry_s or DEFAULT_EXPIRY_S
-    if not MIN_EXPIRY_S <= expiry_s <= MAX_EXPIRY_S:
-        raise BadInput(
-            field="expiry_s",
-            value=request.expiry_s,
-            remedy=f"give {MIN_EXPIRY_S} to {MAX_EXPIRY_S}, or 0 for {DEFAULT_EXPIRY_S}",
-        )
     if request.external_id:
         fields.external_id(request.external_id)
-    return replace(request, expiry_s=expiry_s)
+    if request.payment_hash:
+        fields.payment_hash(request.payment_hash)
+        if not request.hold:
+            remedy = "give it together with hold: an ordinary invoice has a preimage that its node knows"
+            raise BadInput(field="payment_hash", value=request.payment_hash, remedy=remedy)
 
 
 def _earlier(api: Api, wallet: Wallet, external_id: str) -> StoredInvoice | None:
@@ -184,9 +212,13 @@ def _earlier(api: Api, wallet: Wallet, external_id: str) -> StoredInvoice | None
 
 def _insert(api: Api, wallet: Wallet, request: InvoiceRequest) -> StoredInvoice:
     """The document, before anybody can pay it."""
-    _, pubkey = choose_node(api, request.node)
-    preimage = api.new_preimage()
-    payment_hash = PaymentHash(hashlib.sha256(preimage).hexdigest())
+    check_credited(api, wallet)
+    node, pubkey = choose_node(api, request.node)
+    preimage = b"" if request.payment_hash else api.new_preimage()
+    payment_hash = PaymentHash(request.payment_hash or hashlib.sha256(preimage).hexdigest())
+    if request.payment_hash and node.lookup_invoice(payment_hash) is not None:
+        # Somebody else's: with a document for it, their money would go to this wallet.
+        raise AlreadyExists(f"payment_hash: {node.name} has an invoice with {payment_hash} already; give another one")
     invoice = StoredInvoice(
         payment_hash=payment_hash,
         wallet_id=wallet.wallet_id,
@@ -199,7 +231,13 @@ def _insert(api: Api, wallet: Wallet, request: InvoiceRequest) -> StoredInvoice:
         completed=False,
         created_at=_whole_ms(api.now()),
         preimage=preimage.hex(),
+        cents=request.amount_cents,
+        release=request.release,
     )
+    if request.release is None:
+        api.hints.ordinary(payment_hash)
+    # Without a price not even the document is made; the quote follows it, for only the document tells whose hash it is.
+    deal = deal_first(api, request.amount_cents, request.expiry_s)
     try:
         api.invoices.insert(invoice)
     except AlreadyExists:
@@ -208,6 +246,8 @@ def _insert(api: Api, wallet: Wallet, request: InvoiceRequest) -> StoredInvoice:
         if first is None:
             raise
         return first
+    if deal is not None:
+        keep_deal(api, invoice, deal, request.expiry_s)
     return invoice
 
 
@@ -216,15 +256,7 @@ def _complete(api: Api, invoice: StoredInvoice, request: InvoiceRequest) -> Stor
     if invoice.paid or invoice.completed:
         raise AlreadyExists(f"external_id: {invoice.external_id!r} is an invoice that is over; give another one")
     node = node_of_pubkey(api, invoice.pubkey)
-    made = node.add_invoice(
-        NewInvoice(
-            preimage=bytes.fromhex(invoice.preimage),
-            value_msat=(request.amount_sat or 0) * MSAT_PER_SAT,
-            memo=request.memo,
-            description_hash=request.description_hash,
-            expiry_s=request.expiry_s,
-        )
-    )
+    made = _add(api, node, invoice, request)
     terms = _terms(made.payment_request)
     if terms is None or terms.payment_hash != invoice.payment_hash:
         raise NodeRefused(f"{node.name} answered with a payment request that is not the invoice's")
@@ -232,20 +264,52 @@ def _complete(api: Api, invoice: StoredInvoice, request: InvoiceRequest) -> Stor
     return replace(invoice, payment_request=made.payment_request)
 
 
+def _add(api: Api, node: LightningNode, invoice: StoredInvoice, request: InvoiceRequest) -> NodeInvoice:
+    """The node's invoice for the document: a hold one where somebody is to release what is paid."""
+    amount_msat = value_msat(api, invoice, amount_sat=request.amount_sat, expiry_s=request.expiry_s)
+    if invoice.release is None:
+        return node.add_invoice(
+            NewInvoice(
+                preimage=bytes.fromhex(invoice.preimage),
+                value_msat=amount_msat,
+                memo=request.memo,
+                description_hash=request.description_hash,
+                expiry_s=request.expiry_s,
+            )
+        )
+    api.hints.look(invoice.pubkey, invoice.payment_hash)  # watched before anybody can pay it
+    return node.add_hold_invoice(
+        NewHoldInvoice(
+            payment_hash=invoice.payment_hash,
+            value_msat=amount_msat,
+            memo=request.memo,
+            description_hash=request.description_hash,
+            expiry_s=request.expiry_s,
+        )
+    )
+
+
 def _check_same(api: Api, invoice: StoredInvoice, request: InvoiceRequest) -> None:
     """AlreadyExists unless the invoice is what the request asks for."""
     terms = _terms(invoice.payment_request)
+    in_sats = invoice.cents is None
     asked = {
         "amount_sat": (request.amount_sat or 0) * MSAT_PER_SAT,
+        "amount_cents": request.amount_cents,
         "memo": request.memo,
         "description_hash": request.description_hash,
         "expiry_s": request.expiry_s,
+        "hold": request.release is not None,
+        "payment_hash": request.payment_hash or invoice.payment_hash,
     }
     found = terms and {
-        "amount_sat": terms.amount_msat,
+        "amount_sat": terms.amount_msat if in_sats else 0,
+        "amount_cents": invoice.cents,
         "memo": terms.memo,
         "description_hash": terms.description_hash,
         "expiry_s": terms.expiry_s,
+        "hold": invoice.release is not None,
+        "payment_hash": invoice.payment_hash,
     }
     differs = [name for name, value in asked.items() if not found or found[name] != value]
     if request.node and node_of_pubkey(api, invoice.pubkey) is not choose_node(api, request.node)[0]:
@@ -261,7 +325,11 @@ def view(api: Api, invoice: StoredInvoice) -> InvoiceView:
     """The invoice as it is now."""
     terms = _terms(invoice.payment_request)
     expires_at = None if terms is None else datetime.fromtimestamp(terms.expires_at_s, tz=UTC)
-    state = _state(api, invoice, expires_at)
+    told = {} if invoice.paid else api.invoices.states_told(invoice)
+    state = _state(invoice, told)
+    if state is InvoiceState.OPEN and expires_at is not None and api.now() > expires_at + EXPIRY_GRACE:
+        api.hints.look(invoice.pubkey, invoice.payment_hash)  # the node is asked, and the next view knows
+    held = told.get(INVOICE_HELD, {}) if state is InvoiceState.HELD else {}
     settlement = api.invoices.settlement(invoice.payment_hash) if state is InvoiceState.SETTLED else None
     settled_at_ms = None if settlement is None else settlement["settled_at_ms"]
     return InvoiceView(
@@ -272,21 +340,23 @@ def view(api: Api, invoice: StoredInvoice) -> InvoiceView:
         expires_at=expires_at,
         received_sat=None if settlement is None else settlement["amount_sat"],
         settled_at=None if settled_at_ms is None else datetime.fromtimestamp(settled_at_ms / 1000, tz=UTC),
+        received_cents=None if settlement is None else settlement.get("amount_cents"),
+        held_msat=held.get("received_msat"),
+        expiry_height=held.get("expiry_height"),
+        cancel_reason=told[INVOICE_CANCELED]["reason"] if state is InvoiceState.CANCELED else "",
     )
 
 
-def _state(api: Api, invoice: StoredInvoice, expires_at: datetime | None) -> InvoiceState:
-    """Expired means closed only once the node was followed past the expiry and the grace after it: before that
-    a payment may not be booked yet."""
+def _state(invoice: StoredInvoice, told: Mapping[str, Mapping[str, Any]]) -> InvoiceState:
+    """It is over when its document says so, which is closed only after its node was asked: until then a payment may
+    be on its way, or held, however long ago it has expired."""
     if invoice.paid:
         return InvoiceState.SETTLED
     if invoice.completed:
-        return InvoiceState.CLOSED
-    node = next((status for status in api.node_statuses if status.pubkey == invoice.pubkey), None)
-    if expires_at is None or node is None or not node.connected:
-        return InvoiceState.OPEN
-    followed_from = max(expires_at, node.connected_since or expires_at)
-    return InvoiceState.OPEN if api.now() < followed_from + EXPIRY_GRACE else InvoiceState.CLOSED
+        if INVOICE_CANCELED in told:
+            return InvoiceState.CANCELED
+        return InvoiceState.EXPIRED if INVOICE_EXPIRED in told else InvoiceState.CLOSED
+    return InvoiceState.HELD if INVOICE_HELD in told else InvoiceState.OPEN
 
 
 def _stored(api: Api, payment_hash: PaymentHash) -> StoredInvoice:

@@ -52,19 +52,20 @@ class Unauthenticated(TellerdError):
         super().__init__('give a valid API key in the metadata, as "authorization: Bearer tlr_…"')
 
 
-class Forbidden(TellerdError):
-    """The key counts, but not for this method."""
-
-    def __init__(self) -> None:
-        super().__init__("this API key does not allow the call")
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Caller:
-    """Who calls: the key that was given, without its secret."""
+    """Who calls: the key that was given, without its secret; both are empty where callers need none."""
 
-    key_id: str
-    name: str
+    key_id: str = ""
+    name: str = ""
+
+
+class Forbidden(TellerdError):
+    """The key counts, but not for this method; `caller` has it."""
+
+    def __init__(self, caller: Caller | None = None) -> None:
+        super().__init__("this API key does not allow the call")
+        self.caller = caller
 
 
 def create_api_key(
@@ -160,11 +161,12 @@ class KeyCheck:
         now_ms = self._now_ms()
         if key is None or not matches or not key.in_force(now_ms):
             raise Unauthenticated
+        caller = Caller(key_id=key.key_id, name=key.name)
         scope = scope_of(method)
         if scope is None or not key.allows(scope):
-            raise Forbidden
+            raise Forbidden(caller)
         self._note_use(key, now_ms)
-        return Caller(key_id=key.key_id, name=key.name)
+        return caller
 
     def _known(self, key_id: str) -> ApiKey | None:
         """The key, at most CACHE_S old. Only keys that exist are cached: guesses cannot push them out."""

@@ -19,13 +19,20 @@ from prometheus_client import (
 
 from daemon.domain.cursors import LndCursor
 from daemon.domain.outcomes import DepositsChanged
+from daemon.domain.ports import Dealer, PriceSource
+from daemon.domain.reconciliation import ReconciliationStatus
 from daemon.domain.status import ChainStatus, NodeStatus
 from daemon.posting.board import Board
 from daemon.posting.poster import Backlog
+from daemon.posting.turns import TurnsStatus
 from daemon.serving.figures import Reading
+from daemon.serving.hold_metrics import HoldMetrics
 from daemon.serving.live_metrics import LiveCollector
 from daemon.serving.money_metrics import MoneyCollector
+from daemon.serving.price_metrics import PriceCollector
+from daemon.serving.reconciliation_metrics import ReconciliationCollector
 from daemon.serving.status import open_gaps
+from daemon.serving.turns_metrics import TurnsCollector
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -40,11 +47,15 @@ OUTCOMES: Final = (
     "suspended",
     "part_of_opening",
     "gap",
+    "loss",
     "cursor_moved",
     "adopted",
     "deposits_changed",
     "held",
+    "noted",
     "stale",
+    "assigned",
+    "not_assigned",
 )
 """`daemon.posting.poster.outcome_name`. They stand at 0 from the start: else the first suspense or gap of a process
 would be no rise in Prometheus' eyes."""
@@ -96,6 +107,12 @@ class PrometheusMetrics:
             self._received.labels(outcome)
         for cause in ("conflict", "unavailable"):
             self._retries.labels(cause)
+        self._losses = Counter(
+            "tellerd_htlc_losses",
+            "HTLCs of settled invoices that were failed back, booked to the gap account.",
+            registry=registry,
+        )
+        self._lost = Counter("tellerd_htlc_losses_millisatoshis", "What they were.", registry=registry)
         self._leader = Gauge("tellerd_leader", "1 while this process holds the lease.", registry=registry)
         self._node_gauges(registry)
         self._chain_counters(registry)
@@ -104,9 +121,16 @@ class PrometheusMetrics:
         ).set_function(lambda: board.sequence)
         self._api(registry)
         self._live = LiveCollector(board)
+        self.holds = HoldMetrics(registry)
         self._money = MoneyCollector(blink=blink_metrics)
+        self._reconciliation = ReconciliationCollector(blink=blink_metrics)
+        self._prices = PriceCollector(registry)
+        self._turns = TurnsCollector()
+        registry.register(self._turns)
+        registry.register(self._prices)
         registry.register(self._live)
         registry.register(self._money)
+        registry.register(self._reconciliation)
 
     def _api(self, registry: CollectorRegistry) -> None:
         self._calls = Counter(
@@ -123,6 +147,9 @@ class PrometheusMetrics:
             registry=registry,
         )
         self._streams = Gauge("tellerd_api_streams", "Open gRPC streams, by method.", ["method"], registry=registry)
+        self._audit_lost = Counter(
+            "tellerd_audit_entries_lost", "Calls that the audit log does not have.", registry=registry
+        )
 
     def _node_gauges(self, registry: CollectorRegistry) -> None:
         def gauge(name: str, what: str) -> Gauge:
@@ -179,6 +206,22 @@ class PrometheusMetrics:
         """Shows what the database says; None takes it away."""
         self._money.show(reading)
 
+    def show_reconciliation(self, status: ReconciliationStatus) -> None:
+        """Adds the last comparison of books and nodes, read at each scrape."""
+        self._reconciliation.status = status
+
+    def show_prices(self, prices: PriceSource, dealer: Dealer) -> None:
+        """Adds the price and its age, looked at at each scrape."""
+        self._prices.prices, self._prices.dealer = prices, dealer
+
+    def show_turns(self, status: TurnsStatus) -> None:
+        """Adds how posting waits for other programs."""
+        self._turns.status = status
+
+    def quoted(self, outcome: str) -> None:
+        """A quote for an invoice of a dollar wallet was asked for: "made", or why there is no price."""
+        self._prices.quoted(outcome)
+
     def show_chain(self, status: ChainStatus) -> None:
         """Adds the gauges of the chain, read from its status at each scrape."""
         self._live.chain = status
@@ -226,6 +269,7 @@ class PrometheusMetrics:
     def leading(self, leading: bool) -> None:
         """Whether this process holds the lease."""
         self._leader.set(leading)
+        self._reconciliation.leads = leading
 
     def deposits_changed(self, changed: DepositsChanged) -> None:
         """One chain event was decided and committed."""
@@ -238,6 +282,11 @@ class PrometheusMetrics:
             self._deposit_amounts.labels("reversed").inc(changed.reversed_sat)
         if changed.overdrawn:
             self._overdrawn.inc(changed.overdrawn)
+
+    def htlc_lost(self, *, amount_msat: int) -> None:
+        """An HTLC that a node calls settled was failed back; the loss is booked."""
+        self._losses.inc()
+        self._lost.inc(amount_msat)
 
     def hints_lost(self, *, topic: str, missing: int) -> None:
         """bitcoind pushed messages that did not arrive."""
@@ -256,6 +305,10 @@ class PrometheusMetrics:
     def stream_ended(self, method: str) -> None:
         """It ended."""
         self._streams.labels(method).dec()
+
+    def audit_lost(self, entries: int) -> None:
+        """Calls that could not be written to the audit log."""
+        self._audit_lost.inc(entries)
 
     def page(self) -> bytes:
         """All of it in Prometheus' text format."""

@@ -10,12 +10,14 @@ from collections.abc import Callable, Iterator
 from typing import Final
 
 from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from daemon.domain.accounts import LIGHTNING, ON_CHAIN, wallet_account
 from daemon.domain.money import SATS_PER_BTC, Currency, Price, divide_half_down
 from daemon.domain.ports import BookTotals, SystemWallet
 from daemon.serving.figures import ACCOUNTS, Reading
+from daemon.serving.reconciliation_metrics import gap_metrics
 
 MAX_AGE_S: Final = 60.0
 """An older reading is shown no more: several readings must have failed to end in time."""
@@ -36,14 +38,17 @@ class MoneyCollector(Collector):
         """Replaces what is shown; None: nothing."""
         self._reading = reading
 
-    def collect(self) -> Iterator[GaugeMetricFamily]:
+    def collect(self) -> Iterator[Metric]:
         """The base class's."""
         reading = self._reading
         if reading is None or self._clock() - reading.read_at_s > MAX_AGE_S:
             return
         yield from _waiting(reading)
+        if reading.gaps is not None:
+            yield from gap_metrics(reading.gaps)
         if reading.totals is not None:
             yield from _books(reading.totals)
+            yield from _dealer(reading, reading.totals)
             if self._blink:
                 yield from _blinks(reading, reading.totals)
 
@@ -80,6 +85,15 @@ def _books(totals: BookTotals) -> Iterator[GaugeMetricFamily]:
     for name, currency in (("satoshis", _BTC), ("cents", _USD)):
         difference = sum(balance for (_, one), balance in totals.roots.items() if one == currency)
         yield _gauge(f"tellerd_books_difference_{name}", "Sum of all accounts: 0, or the books are broken.", difference)
+
+
+def _dealer(reading: Reading, totals: BookTotals) -> Iterator[GaugeMetricFamily]:
+    """What the bank has to hedge: the sats that its dealer took for dollars, and the cents that he gave (below 0)."""
+    for wallet, name in ((SystemWallet.DEALER_BTC, "satoshis"), (SystemWallet.DEALER_USD, "cents")):
+        wallet_id = (reading.system_wallets or {}).get(wallet)
+        if wallet_id is not None:
+            balance = totals.balances[wallet_account(wallet_id), wallet.currency]
+            yield _gauge(f"tellerd_dealer_balance_{name}", f"What the dealer's wallet holds in {name}.", balance)
 
 
 def _blinks(reading: Reading, totals: BookTotals) -> Iterator[GaugeMetricFamily]:

@@ -15,12 +15,13 @@ from datetime import datetime
 from typing import Final
 
 from daemon.domain.accounts import SUSPENSE
-from daemon.domain.books import Head
+from daemon.domain.books import Gap, GapState, Head
 from daemon.domain.chain import Deposit, DepositState
 from daemon.domain.cursors import LndCursor
 from daemon.domain.errors import Unavailable
 from daemon.domain.money import Currency
 from daemon.domain.ports import LeaseView, StoredEvent, StoreInfo, TrialBalancePage
+from daemon.domain.reconciliation import FullCheck, Reconciliation
 from daemon.domain.status import ChainStatus, NodeStatus
 from daemon.serving.api import Api
 from daemon.serving.gate import Role
@@ -29,6 +30,7 @@ from daemon.serving.heartbeat import Heartbeat
 EVENTS_SHOWN: Final = 20
 ACCOUNTS_SHOWN: Final = 50
 DEPOSITS_SHOWN: Final = 10
+GAPS_SHOWN: Final = 10
 """A page that a person reads at a glance; everything is in the API."""
 
 WAIT_S: Final = 4.0
@@ -47,7 +49,8 @@ class BooksView:
     """What the database says, read at about one moment; events and deposits are newest first.
 
     `deposits` are the first that are not settled, `pending_count` and `pending_sat` count all of them; both are
-    nothing without [bitcoind]. `suspense_sat` waits for somebody to say whose it is.
+    nothing without [bitcoind]. `suspense_sat` waits for somebody to say whose it is. `gaps` are the newest that are
+    open, `open_gaps` counts all of them.
     """
 
     read_at: datetime
@@ -60,13 +63,26 @@ class BooksView:
     deposits: Sequence[Deposit]
     pending_count: int
     pending_sat: int
+    gaps: Sequence[Gap]
+    open_gaps: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReconciliationView:
+    """Books against nodes, as last compared while nothing moved; `problem` says why that is not done now, empty if it
+    is. None is what has not been yet."""
+
+    steady: Reconciliation | None
+    full_check: FullCheck | None
+    problem: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Overview:
     """All that the page shows. `refusal` says why the API does not serve, None while it does.
 
-    `cursors` stand beside `nodes`, None where this process has read none. `books` are the last that could be read,
+    `cursors` stand beside `nodes`, None where this process has read none. `reconciliation` is None on a standby, which
+    compares nothing. `books` are the last that could be read,
     None if none could; `books_problem` says why they are not of this moment, empty if they are.
     """
 
@@ -80,6 +96,7 @@ class Overview:
     nodes: Sequence[NodeStatus]
     cursors: Sequence[LndCursor | None]
     chain: ChainStatus | None
+    reconciliation: ReconciliationView | None
     books: BooksView | None
     books_problem: str
 
@@ -106,6 +123,8 @@ def read_books(api: Api) -> BooksView:
         deposits=deposits,
         pending_count=waiting[0],
         pending_sat=waiting[1],
+        gaps=api.gaps.page(states=(GapState.OPEN,), after=None, limit=GAPS_SHOWN)[0],
+        open_gaps=sum(count for (_, state), (count, _) in api.gaps.totals().items() if state is GapState.OPEN),
     )
 
 
@@ -185,6 +204,12 @@ def overview(api: Api, heartbeat: Heartbeat, reader: BooksReader) -> Overview:
         nodes=api.node_statuses,
         cursors=[None if node.pubkey is None else api.board.cursor(node.pubkey) for node in api.node_statuses],
         chain=None if api.on_chain is None else api.on_chain.status,
+        reconciliation=_reconciliation(api) if api.gate.role is Role.LEADER else None,
         books=books,
         books_problem=problem,
     )
+
+
+def _reconciliation(api: Api) -> ReconciliationView:
+    status = api.reconciliation
+    return ReconciliationView(steady=status.last_steady, full_check=status.last_full, problem=status.problem)

@@ -14,14 +14,16 @@ from html import escape
 from typing import Any, Final, Literal
 
 from daemon.domain import accounts, outbox
+from daemon.domain.books import Gap
 from daemon.domain.chain import Deposit
 from daemon.domain.cursors import LndCursor
 from daemon.domain.money import Currency
 from daemon.domain.ports import StoredEvent
+from daemon.domain.reconciliation import FullCheck, ItemKind
 from daemon.domain.status import ChainStatus, NodeStatus
 from daemon.serving.gate import Role
 from daemon.serving.heartbeat import MAX_AGE_S
-from daemon.serving.overview import BooksView, Overview
+from daemon.serving.overview import BooksView, Overview, ReconciliationView
 from daemon.serving.status import open_gaps
 
 REFRESH_S: Final = 10
@@ -70,7 +72,7 @@ icon, without which browsers would ask for one."""
 
 _UNITS: Final = {Currency.BTC.value: "sat", Currency.USD.value: "cents"}
 _MEANINGS: Final = {
-    accounts.LIGHTNING: "in our Lightning channels",
+    accounts.LIGHTNING: "in our Lightning nodes",
     accounts.ON_CHAIN: "on addresses of ours",
     accounts.SUSPENSE: "nobody knows whose yet",
     accounts.ROUNDING: "msat remainders that made a sat",
@@ -78,6 +80,18 @@ _MEANINGS: Final = {
     accounts.OPENING: "held before tellerd began",
     accounts.GAP: "to be explained by a person",
 }
+
+_REASONS: Final = {
+    ItemKind.IN_FLIGHT: "under way",
+    ItemKind.CLOSING: "closing channels",
+    ItemKind.SENT: "sent elsewhere",
+    ItemKind.RECEIVED: "received elsewhere",
+    ItemKind.OTHERS: "others' coins",
+    ItemKind.GAP: "gaps",
+}
+
+STALE_S: Final = 900
+"""An older comparison is worth a look: one is made every minute, and a busy node is steady within a few."""
 
 Level = Literal["bad", "warn", "good"]
 
@@ -100,11 +114,13 @@ def render(view: Overview) -> str:
         '<div class="cards">',
         *(_node(node, cursor, view.role) for node, cursor in zip(view.nodes, view.cursors, strict=True)),
         *([] if view.chain is None else [_chain(view.chain, view.role)]),
+        *([] if view.reconciliation is None else _reconciliation(view.reconciliation)),
         _process(view),
         "</div>",
     ]
     if view.books is not None:
-        parts += [_events(view.books), _accounts(view.books), *_deposits(view.books, view.chain is not None)]
+        parts += [*_gaps(view.books), _events(view.books), _accounts(view.books)]
+        parts += _deposits(view.books, view.chain is not None)
     parts.append(_footer(view))
     return (
         f'<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"><title>{_title(remarks)}</title>'
@@ -133,6 +149,8 @@ def remarks_on(view: Overview) -> Iterator[Remark]:
             yield Remark("warn", f"{node.name}: {gaps:,} settle indexes are not explained yet; a listing closes them.")
     if view.chain is not None:
         yield from _remarks_on_chain(view.chain)
+    if view.reconciliation is not None:
+        yield from _remarks_on_reconciliation(view.reconciliation, view.now)
 
 
 def _remarks_on_books(books: BooksView, *, is_fresh: bool) -> Iterator[Remark]:
@@ -147,6 +165,8 @@ def _remarks_on_books(books: BooksView, *, is_fresh: bool) -> Iterator[Remark]:
         yield Remark("warn", f"What is shown of them is of {_time(books.read_at)}.")
     if books.suspense_sat:
         yield Remark("warn", f"{_amount(books.suspense_sat, 'BTC')} in suspense: no wallet expected them.")
+    if books.open_gaps:
+        yield Remark("warn", f"{books.open_gaps:,} gaps are open: things that do not add up wait for a person.")
 
 
 def _remarks_on_chain(chain: ChainStatus) -> Iterator[Remark]:
@@ -159,6 +179,19 @@ def _remarks_on_chain(chain: ChainStatus) -> Iterator[Remark]:
         yield Remark("warn", f"The books are {behind:,} blocks behind {chain.name}.")
     if chain.hints == "silent":
         yield Remark("warn", f"No ZMQ message of {chain.name} arrives: deposits are seen by polling.")
+
+
+def _remarks_on_reconciliation(found: ReconciliationView, now: datetime) -> Iterator[Remark]:
+    steady = found.steady
+    for side in () if steady is None else steady.sides:
+        if side.unknown_msat:
+            more = "more" if side.unknown_msat > 0 else "less"
+            amount = f"{abs(side.unknown_msat):,} msat"
+            yield Remark("bad", f"The nodes hold {amount} {more} than {side.account} says, and nothing explains it.")
+    if found.problem:
+        yield Remark("warn", f"Books and nodes are not compared: {found.problem}")
+    elif steady is not None and now.timestamp() - steady.at_ms / 1000 > STALE_S:
+        yield Remark("warn", f"Books and nodes were last compared at {_time_of_ms(steady.at_ms)}.")
 
 
 def _title(remarks: list[Remark]) -> str:
@@ -232,9 +265,48 @@ def _process(view: Overview) -> str:
         rows["feed"] = f"event {head.sequence:,}"
         rows["journals"] = f"{head.chain_length:,}"
         rows["database"] = f"MongoDB {_text(store.version)}, {_text(store.replica_set)}"
+    if view.reconciliation is not None and view.reconciliation.full_check is not None:
+        rows["full check"] = _full_check(view.reconciliation.full_check)
     rows["up"] = f"{_duration(view.now - view.started_at)}, since {_time(view.started_at)}"
     rows["version"] = _text(view.version)
     return _card("This daemon", rows)
+
+
+def _reconciliation(found: ReconciliationView) -> Iterator[str]:
+    if found.steady is None:
+        waiting = '<span class="faint">not compared yet in a moment in which nothing moved</span>'
+        yield _card("Books against nodes", {"compared": waiting})
+        return
+    for side in found.steady.sides:
+        rows = {"nodes hold": f"{side.nodes_msat:,} msat", "books say": f"{side.books_msat:,} msat"}
+        rows |= {_text(_REASONS[kind]): _signed_msat(amount) for kind, amount in side.explained_msat().items()}
+        level = "bad" if side.unknown_msat else "good"
+        rows["unknown"] = f'<span class="{level}">{_signed_msat(side.unknown_msat)}</span>'
+        rows["compared"] = _time_of_ms(found.steady.at_ms)
+        yield _card(f"Books against nodes: {side.account}", rows)
+
+
+def _full_check(check: FullCheck) -> str:
+    compared = f"{check.invoices:,} invoices" + (f", {check.deposits:,} deposits" if check.deposits else "")
+    left = f"; not all: {'; '.join(check.unfinished)}" if check.unfinished else ""
+    return _text(f"{_time_of_ms(check.ended_at_ms)}: {compared}{left}")
+
+
+def _gaps(books: BooksView) -> Iterator[str]:
+    if not books.gaps:
+        return
+    rows = "".join(_gap(gap) for gap in books.gaps)
+    more = f'<p class="faint">The newest of {books.open_gaps:,}.</p>' if books.open_gaps > len(books.gaps) else ""
+    yield _section("Open gaps", _table(("what", "-amount", "seen", "reference"), rows) + more)
+
+
+def _gap(gap: Gap) -> str:
+    return (
+        f'<tr><td>{_text(gap.kind)} <span class="faint">{_text(gap.node)}</span><small>{_text(gap.detail)}</small></td>'
+        f'<td class="number">{_signed_msat(gap.amount_msat)}</td>'
+        f'<td class="wide">{_time_of_ms(gap.seen_at_ms)}</td>'
+        f'<td class="wide id">{_text(gap.reference or gap.key)}</td></tr>'
+    )
 
 
 def _events(books: BooksView) -> str:
@@ -309,12 +381,21 @@ def amounts_of(event: StoredEvent) -> Iterator[str]:
         case outbox.BOOKS_OPENED:
             yield f"{payload['amount_msat']:,} msat"
         case outbox.WALLET_OVERDRAWN:
-            yield f"balance {_amount(payload['balance_sat'], 'BTC')}"
-        case outbox.DEPOSIT_REVERSED:
+            in_dollars = "balance_cents" in payload
+            balance = payload["balance_cents" if in_dollars else "balance_sat"]
+            yield f"balance {_amount(balance, 'USD' if in_dollars else 'BTC')}"
+        case outbox.HTLC_LOST:
+            yield f"{-payload['amount_msat']:,} msat"
+        case outbox.DEPOSIT_REVERSED | outbox.CHANNEL_FEE_BOOKED:
             yield _amount(-payload["amount_sat"], "BTC")
+            if "credited_cents" in payload:
+                yield _amount(-payload["credited_cents"], "USD")
         case _:
             if "amount_sat" in payload:
                 yield _amount(payload["amount_sat"], "BTC")
+            for name in ("amount_cents", "credited_cents"):
+                if name in payload:
+                    yield _amount(payload[name], "USD")
 
 
 def _meaning(account: str) -> str:
@@ -353,6 +434,10 @@ def _text(value: str) -> str:
 
 def _amount(amount: int, currency: str) -> str:
     return f"{amount:,} {_UNITS.get(currency, currency)}"
+
+
+def _signed_msat(amount_msat: int) -> str:
+    return f"{amount_msat:+,} msat" if amount_msat else "0 msat"
 
 
 def _time(at: datetime) -> str:

@@ -6,15 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from daemon.domain.deposit_terms import ConfirmationPolicy, ConfirmationTier, PolicyChange, checked_tiers
-from daemon.domain.errors import BadInput, Conflict
-from daemon.serving import paging
+from daemon.domain.errors import Conflict
+from daemon.serving import fields, paging
 from daemon.serving.api import Api, OnChain
-
-MAX_CHANGED_BY_CHARS = 100
-"""A name, an address, a ticket."""
-
-MAX_REASON_CHARS = 1_000
-"""A paragraph: it is kept for good and shown in lists."""
 
 _TOKEN_KIND = "policies"  # noqa: S105 (names a list, is no secret)
 
@@ -56,8 +50,8 @@ def set_confirmation_policy(
     changed at the same time.
     """
     ordered = checked_tiers(tiers)
-    who = _text("changed_by", changed_by, MAX_CHANGED_BY_CHARS)
-    why = _text("reason", reason, MAX_REASON_CHARS)
+    who = fields.words("changed_by", changed_by, fields.MAX_NAME_CHARS)
+    why = fields.words("reason", reason, fields.MAX_REASON_CHARS)
     chain = api.chain()
     before = _current(chain)
     if expected_version is not None and expected_version != before.version:
@@ -76,11 +70,3 @@ def set_confirmation_policy(
 
 def _current(chain: OnChain) -> ConfirmationPolicy:
     return chain.policies.current() or chain.default_policy
-
-
-def _text(field: str, value: str, max_chars: int) -> str:
-    """What a person wrote about a change: required, on one line, without blanks around it."""
-    text = value.strip()
-    if not 1 <= len(text) <= max_chars or not text.isprintable():
-        raise BadInput(field=field, value=value, remedy=f"give 1 to {max_chars} printable characters on one line")
-    return text

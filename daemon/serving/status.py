@@ -9,6 +9,7 @@ from daemon.domain.books import Head
 from daemon.domain.cursors import LndCursor
 from daemon.domain.errors import Unavailable
 from daemon.domain.ports import LeaseView, StoreInfo
+from daemon.domain.reconciliation import ReconciliationStatus
 from daemon.domain.status import ChainStatus, NodeStatus
 from daemon.serving.api import Api
 from daemon.serving.gate import Role
@@ -19,7 +20,8 @@ class Status:
     """`store` and what comes from it (`head`, `lease`) is None while the database does not answer.
 
     `cursors` stand beside `nodes`; None where this process has not read or written one. `chain` is None without
-    [bitcoind], `pending_deposits` (detected or confirmed, not settled) without it or without the database.
+    [bitcoind], `pending_deposits` (detected or confirmed, not settled) without it or without the database,
+    `reconciliation` where this process does not lead: what it knew when it did is old.
     """
 
     role: Role
@@ -31,6 +33,7 @@ class Status:
     cursors: Sequence[LndCursor | None]
     chain: ChainStatus | None
     pending_deposits: int | None
+    reconciliation: ReconciliationStatus | None
 
 
 def get_status(api: Api) -> Status:
@@ -53,6 +56,7 @@ def get_status(api: Api) -> Status:
         cursors=[None if node.pubkey is None else api.board.cursor(node.pubkey) for node in api.node_statuses],
         chain=None if api.on_chain is None else api.on_chain.status,
         pending_deposits=pending,
+        reconciliation=api.reconciliation if api.gate.role is Role.LEADER else None,
     )
 
 

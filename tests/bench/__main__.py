@@ -1,4 +1,4 @@
-"""`python -m tests.bench [lightning|chain]`: measures and prints, by default both; each under four minutes."""
+"""`python -m tests.bench [lightning|chain|holds]`: measures and prints, by default all; each under four minutes."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Final
 
-from daemon.domain.money import Price
+from daemon.domain.money import Currency, Price
 from regtest.stack import mongod_only
-from tests.bench import chain
+from tests.bench import chain, holds
 from tests.bench.ceiling import Ceiling
 from tests.bench.path import Round, WholePath
 from tests.bench.stages import stages
@@ -61,14 +61,19 @@ class Level:
 def main() -> None:
     """Runs everything and prints the tables."""
     parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
-    parser.add_argument("part", nargs="?", choices=("lightning", "chain"), help="only this; by default both")
+    parser.add_argument("part", nargs="?", choices=("lightning", "chain", "holds"), help="only this; by default all")
     parser.add_argument("--rounds", type=int, default=ROUNDS)
     parser.add_argument("--level", action="append", help="only the levels whose name begins so")
+    parser.add_argument("--dollars", action="store_true", help="of lightning, only dollar invoices beside BTC ones")
     arguments = parser.parse_args()
-    if arguments.part != "chain":
+    if arguments.dollars:
+        dollars(arguments)
+    elif arguments.part in (None, "lightning"):
         lightning(arguments)
-    if arguments.part != "lightning":
+    if arguments.part in (None, "chain"):
         chain.run(arguments.rounds)
+    if arguments.part in (None, "holds"):
+        holds.run()
 
 
 def lightning(arguments: argparse.Namespace) -> None:
@@ -96,6 +101,42 @@ def lightning(arguments: argparse.Namespace) -> None:
     if latency is not None:
         print_latency(*latency)
     print(f"\n{time.monotonic() - began:.0f} s in all")
+
+
+def dollars(arguments: argparse.Namespace) -> None:
+    """Settlements of dollar invoices per second, and of BTC ones in turns with them: four legs against two."""
+    with (
+        mongod_only() as mongod,
+        tempfile.TemporaryDirectory(prefix="tellerd-bench-") as folder,
+        WholePath(mongod, Path(folder)) as path,
+    ):
+        progress(f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}; warming up")
+        path.run(path.prepare(WARM_UP), None, at_most_s=AT_MOST_S)
+        measured = [
+            (name, _in_turns(path, name, in_flight, count, rounds=arguments.rounds))
+            for name, in_flight, count in LEVELS
+        ]
+    print(f"\n{'settlements per second':<24}{'BTC':>8}{'USD':>8}{'ratio':>7}   USD/BTC by round")
+    for name, rates in measured:
+        pairs = list(zip(rates[Currency.USD], rates[Currency.BTC], strict=True))
+        usd, btc = (statistics.median(column) for column in zip(*pairs, strict=True))
+        ratio = statistics.median(one / other for one, other in pairs)
+        shown = "  ".join(f"{one:.0f}/{other:.0f}" for one, other in pairs)
+        print(f"{name:<24}{btc:>8.0f}{usd:>8.0f}{ratio:>7.2f}   {shown}")
+
+
+def _in_turns(
+    path: WholePath, name: str, in_flight: int | None, count: int, *, rounds: int
+) -> dict[Currency, list[float]]:
+    """Settlements per second of each round, by the wallets' currency."""
+    rates: dict[Currency, list[float]] = {currency: [] for currency in Currency}
+    for number in range(1, rounds + 1):
+        for currency in Currency:
+            progress(f"{name}, {currency}, round {number} of {rounds}")
+            samples = path.prepare(count, currency)
+            time.sleep(REST_S)
+            rates[currency].append(path.run(samples, in_flight, at_most_s=AT_MOST_S).per_s)
+    return rates
 
 
 def measure(path: WholePath, ceiling: Ceiling, name: str, in_flight: int | None, count: int, *, rounds: int) -> Level:

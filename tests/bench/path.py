@@ -20,6 +20,7 @@ from typing import Any, Final, Self
 
 from adapters.mongo import collections as names
 from adapters.mongo.store import MongoStore
+from daemon.domain.money import Currency
 from regtest.mongod import Mongod
 from regtest.process import take_port
 from regtest.stack import TELLERD_TOML
@@ -68,7 +69,8 @@ class SimulatedLndProcess:
         self._stdin = self._process.stdin
         self._answers: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
         self._unanswered = 0
-        threading.Thread(target=self._read, daemon=True).start()
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
         self.files = self._answers.get(timeout=_WAIT_S)
 
     @property
@@ -102,6 +104,9 @@ class SimulatedLndProcess:
         """Ends it: the end of stdin is its order to stop."""
         self._stdin.close()
         self._process.wait(_WAIT_S)
+        self._reader.join(_WAIT_S)
+        assert self._process.stdout is not None
+        self._process.stdout.close()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -175,10 +180,10 @@ class WholePath:
         finally:
             self.tellerd.process.resume()
 
-    def prepare(self, count: int) -> Sequence[Sample]:
-        """Open invoices on the node, with their documents."""
+    def prepare(self, count: int, currency: Currency = Currency.BTC) -> Sequence[Sample]:
+        """Open invoices on the node, with their documents, for wallets of this currency."""
         self.lnd.ask(f"make {count}")
-        return self.samples.more(count)
+        return self.samples.more(count, currency)
 
     def sequence(self) -> int:
         """The newest event that is committed, majority and journaled: one for each settlement."""

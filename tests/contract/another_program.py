@@ -14,7 +14,7 @@ from bson import ObjectId
 from pymongo.database import Database
 
 from daemon.domain.entries import Leg
-from daemon.domain.identifiers import JournalId, Outpoint, PaymentHash, Txid, WalletId, outpoint_of
+from daemon.domain.identifiers import AccountId, JournalId, Outpoint, PaymentHash, Txid, WalletId, outpoint_of
 from daemon.domain.ports import StoredInvoice
 
 _BOOK = "MainBook"
@@ -104,6 +104,11 @@ class AnotherProgram:
         """Marks a document paid and completed, without any journal."""
         change = {"$set": {"paid": True, "processingCompleted": True}}
         assert self._db["invoiceusers"].update_one({"_id": payment_hash}, change).matched_count == 1
+
+    def set_status(self, account_id: AccountId, status: str) -> None:
+        """Gives an account this status, as its history's last."""
+        change = {"$push": {"statusHistory": {"status": status, "updatedAt": datetime.now(UTC)}}}
+        assert self._db["accounts"].update_one({"id": account_id}, change).matched_count == 1
 
     def add_address(self, wallet_id: WalletId, address: str, *, pubkey: str | None = None) -> None:
         """Appends to a wallet's `onchain`; one with a pubkey is an LND's."""

@@ -14,6 +14,7 @@ from adapters.memory import MemoryStore
 from adapters.mongo import MongoStore
 from daemon.domain import ports
 from daemon.domain.books import Changes
+from daemon.domain.identifiers import AccountId
 from daemon.domain.money import Currency
 from daemon.domain.node_events import NodeEvent
 from daemon.matching.decide import decide, wanted_by
@@ -36,11 +37,17 @@ class Database:
     invoices: ports.Invoices
     ledger: ports.LedgerReader
     deposits: ports.Deposits
+    coins: ports.Coins
     addresses: ports.Addresses
     policies: ports.Policies
     scripts: ports.Scripts
     api_keys: ports.ApiKeys
     figures: ports.Figures
+    quotes: ports.Quotes
+    gaps: ports.Gaps
+    lightning_books: ports.LightningBooks
+    suspense: ports.Suspense
+    audit_log: ports.AuditLog
     foreign_addresses: Callable[[Callable[[str], bytes]], ports.ForeignAddresses]
     another: Any
 
@@ -59,6 +66,10 @@ class Database:
         """The account's running balance."""
         return self.ledger.balance((account, currency))[0]
 
+    def new_dollar_wallet(self, external_id: str = "dollars", *, account_id: AccountId | None = None) -> ports.Wallet:
+        """A dollar wallet, in this account or with one of its own."""
+        return self.wallets.create(account_id=account_id, currency=Currency.USD, external_id=external_id)
+
     def new_wallet(self, external_id: str = "wallet-1") -> ports.Wallet:
         """A BTC wallet with an account of its own."""
         return self.wallets.create(account_id=None, currency=Currency.BTC, external_id=external_id)
@@ -74,11 +85,17 @@ def _database(store: MemoryStore | MongoStore, another: Any) -> Database:
         invoices=store.invoices,
         ledger=store.ledger,
         deposits=store.deposits,
+        coins=store.coins,
         addresses=store.addresses,
         policies=store.policies,
         scripts=store.scripts,
         api_keys=store.api_keys,
         figures=store.figures,
+        quotes=store.quotes,
+        gaps=store.gaps,
+        lightning_books=store.lightning_books,
+        suspense=store.suspense,
+        audit_log=store.audit_log,
         foreign_addresses=store.foreign_addresses,
         another=another,
     )

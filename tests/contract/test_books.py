@@ -6,13 +6,13 @@ from dataclasses import replace
 
 import pytest
 
-from daemon.domain.accounts import LIGHTNING, OPENING, ROUNDING, SUSPENSE, wallet_account
+from daemon.domain.accounts import GAP, LIGHTNING, OPENING, ROUNDING, SUSPENSE, wallet_account
 from daemon.domain.books import Changes, Facts, Gap, Head, KeyRecord, Known, Wanted
 from daemon.domain.cursors import LndCursor
 from daemon.domain.errors import Conflict, InvariantViolation, LeaseLost
-from daemon.domain.identifiers import lightning_key
+from daemon.domain.identifiers import lightning_key, opening_key
 from daemon.domain.money import Currency
-from daemon.domain.node_events import NodeOpened
+from daemon.domain.node_events import HtlcLost, HtlcRef, HtlcsChecked, NodeOpened
 from daemon.matching.decide import decide, wanted_by
 from daemon.posting.seal import seal
 from tests.contract.conftest import Database
@@ -192,6 +192,7 @@ def test_cursors_come_back_as_they_were_written(opened: Database) -> None:
         booked_msat=4_999,
         remainder_msat=999,
         rounding_sats=1,
+        opened_at_ms=MORNING_MS,
     )
     assert opened.books.read_facts(ALL).cursors == {NODE: written}
     opened.post(settled("d", 1, 2**40))
@@ -199,6 +200,53 @@ def test_cursors_come_back_as_they_were_written(opened: Database) -> None:
     checkpoint = opened.post(settled("e", 3, 1), settled("f", 6, 1)).cursors[0]
     assert checkpoint.checkpoint_hash == hash_of("f")
     assert opened.books.read_facts(ALL).cursors[NODE] == checkpoint
+    checked = opened.post(HtlcsChecked(pubkey=NODE, through_index=4)).cursors[0]
+    assert checked.htlc_checked_through == 4
+    assert opened.books.read_facts(ALL).cursors[NODE] == checked
+
+
+def test_what_has_arrived_in_all_is_kept_with_the_key(opened: Database) -> None:
+    """Of settlements only; money that comes again raises it in the commit that books it, and an old sum does not."""
+    account = expect_a_payment(opened, "a")
+    opened.post(settled("a", 1, 1_900), settled("b", 2, 700))
+    key, other = lightning_key(NODE, hash_of("a")), lightning_key(NODE, hash_of("b"))
+    wanted = Wanted(keys={key, other, opening_key(NODE), lightning_key(NODE, hash_of("never"))})
+    assert opened.books.read_facts(wanted).received == {key: 1_900, other: 700}
+    opened.post(settled("a", 1, 4_900), settled("b", 2, 5_700))
+    facts = opened.books.read_facts(wanted)
+    assert facts.received == {key: 4_900, other: 5_700}
+    assert facts.suspense[other].received_msat == 5_700
+    assert (opened.balance(account), opened.balance(SUSPENSE)) == (4, 5)
+    assert opened.decided(settled("a", 1, 3_000), settled("b", 2, 5_700)).keys == []
+
+
+def test_what_another_program_has_booked_is_read_with_its_amount(opened: Database) -> None:
+    """What its legs take from the Lightning account, so that more money to the same invoice is noticed."""
+    account = expect_a_payment(opened, "a")
+    opened.another.write_journal(moved(LIGHTNING, account, 7), details={"type": "invoice", "hash": hash_of("a")})
+    facts = opened.books.read_facts(ALL)
+    assert facts.booked_elsewhere == {hash_of("a")}
+    assert facts.booked_elsewhere_sat == {hash_of("a"): 7}
+
+
+def test_a_lost_htlc_is_booked_whole(opened: Database) -> None:
+    """Journal, key, event, gap and sums, once."""
+    expect_a_payment(opened, "a")
+    opened.post(settled("a", 1, 5_000))
+    lost = HtlcLost(
+        pubkey=NODE,
+        payment_hash=hash_of("a"),
+        settled_id=hash_of("a"),
+        settle_index=1,
+        htlc=HtlcRef(16_000_000 << 40, 3, 5_000),
+        seen_at_ms=MORNING_MS,
+    )
+    opened.post(lost)
+    assert opened.balance(GAP) == -5
+    assert opened.balance(LIGHTNING) == 0
+    (event,) = [one for one in opened.ledger.events(after_sequence=0, limit=100) if one.type == "htlc.lost"]
+    assert (event.payload["amount_msat"], event.payload["chan_id"]) == (5_000, str(16_000_000 << 40))
+    assert opened.decided(lost).keys == []
 
 
 def test_the_cursor_of_a_name_is_the_one_last_written(store: Database) -> None:

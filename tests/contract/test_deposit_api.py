@@ -247,11 +247,11 @@ def test_an_address_of_another_wallet_ends_the_process(caller: Caller, monkeypat
 
 
 def test_who_gets_no_address(caller: Caller) -> None:
-    """Dollar wallets not yet, unknown wallets never, and a bad id names field, value and remedy."""
+    """Dollar wallets not without prices, unknown wallets never, and a bad id names field, value and remedy."""
     dollars = caller.bank.store.wallets.create(account_id=None, currency=Currency.USD, external_id="dollars")
     code, text = refused(lambda: caller.address(dollars.wallet_id))
-    assert code == grpc.StatusCode.UNIMPLEMENTED
-    assert "later release" in text
+    assert code == grpc.StatusCode.FAILED_PRECONDITION
+    assert "set [prices]" in text
     assert refused(lambda: caller.address(NOBODY))[0] == grpc.StatusCode.NOT_FOUND
     code, text = refused(lambda: caller.address("$ne"))
     assert code == grpc.StatusCode.INVALID_ARGUMENT
@@ -355,7 +355,7 @@ def test_dust_dropped_and_held_deposits_say_why(caller: Caller, world: ChainBank
     assert (shown.dropped_reason, shown.replaced_by) == ("replaced", "cd" * 32)
     shown = caller.deposit(held.txid)
     assert shown.state == deposit_pb2.DEPOSIT_STATE_CONFIRMED
-    assert (shown.held_reason, shown.confirmations) == ("not_a_btc_wallet", 2)
+    assert (shown.held_reason, shown.confirmations) == ("price_missing", 2)
 
 
 def test_the_fee_of_another_programs_credit_is_not_guessed(caller: Caller, world: ChainBank) -> None:

@@ -30,7 +30,9 @@ from adapters.grpc_api.server import GrpcServer, start_grpc
 from daemon.domain.accounts import LIGHTNING, wallet_account
 from daemon.domain.entries import Leg
 from daemon.domain.errors import InvariantViolation, Unavailable
-from daemon.domain.identifiers import PaymentHash
+from daemon.domain.identifiers import NodePubkey, PaymentHash
+from daemon.domain.node_events import HtlcLost, HtlcRef, InvoiceEnded
+from tests.samples import MORNING_MS
 from tests.unit.serving.bank_in_memory import ALICE_PUBKEY, BOB_PUBKEY, START, Bank, open_bank
 
 CALL_TIMEOUT_S = 20.0
@@ -59,6 +61,10 @@ class Caller:
 
     def subscribe(self, **fields: Any) -> Any:
         return self.events.Subscribe(event_pb2.SubscribeRequest(**fields), timeout=CALL_TIMEOUT_S)
+
+    def state(self, payment_hash: str) -> int:
+        request = invoice_pb2.GetInvoiceRequest(payment_hash=payment_hash)
+        return self.invoices.GetInvoice(request, timeout=CALL_TIMEOUT_S).invoice.state
 
     def watch(self, payment_hash: str) -> Any:
         request = invoice_pb2.WatchInvoiceRequest(payment_hash=payment_hash)
@@ -100,6 +106,17 @@ def standby() -> Iterator[Caller]:
     bank = open_bank(leading=False)
     bank.api.gate.stand_by()
     yield from connected_to(bank)
+
+
+def ended(payment_hash: str, *, reason: str, returned_msat: int = 0) -> InvoiceEnded:
+    """The node's word that an invoice can never be paid any more."""
+    return InvoiceEnded(
+        pubkey=NodePubkey(ALICE_PUBKEY),
+        payment_hash=PaymentHash(payment_hash),
+        reason=reason,
+        returned_msat=returned_msat,
+        ended_at_ms=MORNING_MS,
+    )
 
 
 def refused(call: Any) -> tuple[grpc.StatusCode, str]:
@@ -327,20 +344,18 @@ def test_a_paid_invoice_is_settled_and_in_the_books(caller: Caller) -> None:
     assert balances[wallet_account(wallet_id)] == 2000
 
 
-def test_an_expired_invoice_is_closed_once_no_payment_can_be_on_its_way(caller: Caller) -> None:
-    """Open until its expiry and the grace after it; open for as long as its node is not followed."""
+def test_an_expired_invoice_is_over_once_its_node_has_said_so(caller: Caller) -> None:
+    """However long ago its time ran out: a payment may be held. What is paid in the end is credited all the same."""
     wallet_id = caller.bank.wallet().wallet_id
-    request = invoice_pb2.GetInvoiceRequest(payment_hash=caller.invoice(wallet_id, expiry_s=60).payment_hash)
-    caller.bank.clock.advance(seconds=85)
-    assert caller.invoices.GetInvoice(request).invoice.state == invoice_pb2.INVOICE_STATE_OPEN
-    caller.bank.clock.advance(seconds=10)
-    caller.bank.statuses[0].connected = False
-    assert caller.invoices.GetInvoice(request).invoice.state == invoice_pb2.INVOICE_STATE_OPEN
-    caller.bank.statuses[0].connected = True
-    caller.bank.statuses[0].connected_since = caller.bank.clock.now
-    assert caller.invoices.GetInvoice(request).invoice.state == invoice_pb2.INVOICE_STATE_OPEN
-    caller.bank.clock.advance(seconds=30)
-    assert caller.invoices.GetInvoice(request).invoice.state == invoice_pb2.INVOICE_STATE_CLOSED
+    expired, late = (caller.invoice(wallet_id, expiry_s=60).payment_hash for _ in range(2))
+    caller.bank.clock.advance(days=2)
+    assert caller.state(expired) == caller.state(late) == invoice_pb2.INVOICE_STATE_OPEN
+    for payment_hash in (expired, late):
+        caller.bank.post(ended(payment_hash, reason="expired"))
+    assert caller.state(expired) == caller.state(late) == invoice_pb2.INVOICE_STATE_EXPIRED
+    caller.bank.pay(late)
+    assert caller.state(late) == invoice_pb2.INVOICE_STATE_SETTLED
+    assert caller.state(expired) == invoice_pb2.INVOICE_STATE_EXPIRED
 
 
 def test_invoices_of_another_program_are_shown_whatever_their_payment_request(caller: Caller) -> None:
@@ -380,9 +395,9 @@ def test_a_watcher_sees_the_invoice_now_and_when_it_is_settled(caller: Caller) -
 def test_a_watcher_of_a_closed_invoice_gets_it_once(caller: Caller) -> None:
     """One message, then the end; an unknown invoice is NOT_FOUND."""
     payment_hash = caller.invoice(caller.bank.wallet().wallet_id, expiry_s=60).payment_hash
-    caller.bank.clock.advance(minutes=5)
+    caller.bank.post(ended(payment_hash, reason="expired"))
     states = [response.invoice.state for response in caller.watch(payment_hash)]
-    assert states == [invoice_pb2.INVOICE_STATE_CLOSED]
+    assert states == [invoice_pb2.INVOICE_STATE_EXPIRED]
     assert refused(lambda: caller.watch("00" * 32))[0] == grpc.StatusCode.NOT_FOUND
 
 
@@ -421,19 +436,6 @@ def test_a_bad_invoice_request_names_field_value_and_remedy(
     assert remedy in text
     assert caller.bank.store.invoices.page(wallet_id=wallet.wallet_id, after=None, limit=1) == ([], None)
     assert not caller.bank.node.list_invoices(after_add_index=0, limit=1).invoices
-
-
-@pytest.mark.parametrize(
-    "fields", [{"hold": True}, {"amount_cents": 5}, {"amount_sat": None}], ids=["hold", "cents", "no amount"]
-)
-def test_what_comes_later_is_unimplemented(caller: Caller, fields: dict[str, Any]) -> None:
-    """Said clearly, not accepted and ignored."""
-    request: dict[str, Any] = {"wallet_id": caller.bank.wallet().wallet_id, "amount_sat": 1} | fields
-    if "amount_cents" in fields:
-        del request["amount_sat"]
-    code, text = refused(lambda: caller.invoices.CreateInvoice(invoice_pb2.CreateInvoiceRequest(**request)))
-    assert code == grpc.StatusCode.UNIMPLEMENTED
-    assert "later release" in text
 
 
 def test_other_bad_input_names_field_value_and_remedy(caller: Caller) -> None:
@@ -517,6 +519,37 @@ def test_every_type_of_event_has_its_payload(caller: Caller) -> None:
     assert adopted.journal_adopted.journal_id == journal_id
     assert [(leg.debit, leg.credit) for leg in adopted.journal_adopted.legs] == [(5, 0), (0, 5)]
     assert adopted.wallet_id == wallet.wallet_id
+
+
+def test_losses_and_money_that_came_again_are_told_whole(caller: Caller) -> None:
+    """With the journal that booked them; the id of a channel's alias is larger than 63 bits hold."""
+    caller.bank.open_books()
+    wallet = caller.bank.wallet()
+    invoice = caller.invoice(wallet.wallet_id)
+    paid = caller.bank.node.settle(PaymentHash(invoice.payment_hash))
+    caller.bank.post(paid)
+    caller.bank.post(caller.bank.node.pay_again(paid.payment_hash, 2_500, renumber=False))
+    htlc = HtlcRef(16_000_000 << 40, 3, 1_999)
+    caller.bank.post(
+        HtlcLost(
+            pubkey=paid.pubkey,
+            payment_hash=paid.payment_hash,
+            settled_id=paid.settled_id,
+            settle_index=paid.settle_index,
+            htlc=htlc,
+            seen_at_ms=MORNING_MS,
+        )
+    )
+    stream = caller.subscribe(types=["invoice.paid_again", "htlc.lost"])
+    again, lost = next(stream).event, next(stream).event
+    assert again.wallet_id == wallet.wallet_id
+    told = again.invoice_paid_again
+    assert (told.amount_sat, told.received_msat) == (2, 2_500)
+    assert (told.total_received_msat, told.external_id) == (paid.received_msat + 2_500, invoice.external_id)
+    assert len(told.journal_id) == 24
+    assert (lost.htlc_lost.chan_id, lost.htlc_lost.htlc_index) == (htlc.chan_id, 3)
+    assert (lost.htlc_lost.amount_msat, lost.htlc_lost.payment_hash) == (1_999, paid.payment_hash)
+    assert len(lost.htlc_lost.journal_id) == 24
 
 
 def test_filters_let_through_what_they_name(caller: Caller) -> None:

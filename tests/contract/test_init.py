@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from adapters.mongo import MongoStore
-from adapters.mongo.collections import ACCOUNTS, INDEXES, WALLETS
+from adapters.mongo.collections import ACCOUNTS, INDEXES, SCHEMA_VERSION, WALLETS
 from daemon.domain.errors import InvariantViolation
 from regtest.mongod import Mongod
 
@@ -74,10 +74,14 @@ def test_a_database_of_the_first_release_becomes_one_of_this(empty: MongoStore) 
     with pytest.raises(InvariantViolation, match=r"version 1.*run `tellerd init`"):
         empty.open()
     made = empty.init()
-    assert {"collection teller_deposits", "collection walletonchainpendingreceives", "schema version 2"} <= set(made)
+    assert {
+        "collection teller_deposits",
+        "collection walletonchainpendingreceives",
+        f"schema version {SCHEMA_VERSION}",
+    } <= set(made)
     assert "collection teller_keys" not in made
     assert empty.init() == []
-    assert empty.db["teller_schema"].find_one() == {**before, "version": 2}
+    assert empty.db["teller_schema"].find_one() == {**before, "version": SCHEMA_VERSION}
     assert len(list(empty.db["teller_deposits"].list_indexes())) == len(INDEXES["teller_deposits"]) + 1
     empty.open()
 

@@ -191,6 +191,9 @@ def test_who_must_be_admin_is_said_here_once_more() -> None:
         "CreateApiKey",
         "ListApiKeys",
         "RevokeApiKey",
+        "Reconcile",
+        "CloseGap",
+        "ListAuditLog",
     }
     assert {method.rpartition("/")[2] for method, scope in SCOPES.items() if scope is Scope.RECEIVE} == {
         "CreateWallet",

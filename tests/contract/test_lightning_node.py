@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import os
 import time
@@ -18,10 +19,18 @@ from adapters.memory import MemoryLightningNode
 from daemon.domain.errors import Unavailable
 from daemon.domain.identifiers import PaymentHash
 from daemon.domain.node_events import InvoiceSettled
-from daemon.domain.ports import InvoiceState, LightningNode, NewInvoice, NodeFunds, NodeInvoice
+from daemon.domain.ports import (
+    HtlcResolution,
+    InvoiceState,
+    LightningNode,
+    NewInvoice,
+    NodeFunds,
+    NodeInvoice,
+)
 from regtest.stack import Stack
 from tests.simulated_lnd.server import SimulatedLnd
 
+WALLET_RECORD = 696_969
 PATIENCE_S = 30.0  # how long a test waits for what must come; it decides nothing else
 
 
@@ -35,6 +44,22 @@ class World(Protocol):
 
     def pay(self, invoice: NodeInvoice, amount_msat: int | None = None) -> None:
         """Somebody pays an invoice; with an amount if it has none."""
+        ...
+
+    def pay_again(self, payment_hash: PaymentHash, preimage: bytes, amount_msat: int) -> None:
+        """Somebody who has the preimage sends money to a settled invoice."""
+        ...
+
+    def add_amp(self, value_msat: int) -> PaymentHash:
+        """Somebody makes an AMP invoice on the node."""
+        ...
+
+    def pay_set(self, payment_hash: PaymentHash) -> None:
+        """Somebody pays an AMP invoice."""
+        ...
+
+    def keysend(self, amount_msat: int, record: str | None) -> None:
+        """Money arrives without an invoice; the record that names a wallet has this text."""
         ...
 
     def restart(self) -> None:
@@ -51,6 +76,18 @@ class MemoryWorld:
     def pay(self, invoice: NodeInvoice, amount_msat: int | None = None) -> None:
         self.node.settle(invoice.payment_hash, amount_msat)
 
+    def pay_again(self, payment_hash: PaymentHash, preimage: bytes, amount_msat: int) -> None:
+        self.node.pay_again(payment_hash, amount_msat, renumber=True)
+
+    def add_amp(self, value_msat: int) -> PaymentHash:
+        return self.node.amp_invoice_by_hand(value_msat)
+
+    def pay_set(self, payment_hash: PaymentHash) -> None:
+        self.node.settle_amp_set(payment_hash)
+
+    def keysend(self, amount_msat: int, record: str | None) -> None:
+        self.node.keysend(amount_msat, wallet_named=record)
+
     def restart(self) -> None:
         self.node.restart()
 
@@ -61,11 +98,31 @@ class SimulatedWorld:
     def __init__(self, lnd: SimulatedLnd) -> None:
         self._lnd = lnd
         self.node = LndNode(
-            name="lnd1", address=lnd.address, tls_cert_file=lnd.tls_cert_file, macaroon_file=lnd.macaroon_file
+            name="lnd1",
+            address=lnd.address,
+            tls_cert_file=lnd.tls_cert_file,
+            macaroon_file=lnd.macaroon_file,
+            wallet_record=WALLET_RECORD,
         )
 
     def pay(self, invoice: NodeInvoice, amount_msat: int | None = None) -> None:
         self._lnd.node.settle([bytes.fromhex(invoice.payment_hash)], received_msat=amount_msat)
+
+    def pay_again(self, payment_hash: PaymentHash, preimage: bytes, amount_msat: int) -> None:
+        self._lnd.node.pay_again(bytes.fromhex(payment_hash), amount_msat, renumber=True)
+
+    def add_amp(self, value_msat: int) -> PaymentHash:
+        (r_hash,) = self._lnd.node.make_invoices(1, value_msat=value_msat)
+        return PaymentHash(r_hash.hex())
+
+    def pay_set(self, payment_hash: PaymentHash) -> None:
+        r_hash = bytes.fromhex(payment_hash)
+        invoice = self._lnd.node.find(r_hash)
+        assert invoice is not None
+        self._lnd.node.settle_amp_set(r_hash, os.urandom(32).hex(), received_msat=invoice.value_msat)
+
+    def keysend(self, amount_msat: int, record: str | None) -> None:
+        self._lnd.node.keysend(amount_msat, {} if record is None else {WALLET_RECORD: record.encode()})
 
     def restart(self) -> None:
         self._lnd.stop(ending=None)
@@ -82,10 +139,31 @@ class RealWorld:
             address=stack.lnd.rpc_address,
             tls_cert_file=stack.lnd.tls_cert_file,
             macaroon_file=stack.tellerd_macaroon_file,
+            wallet_record=WALLET_RECORD,
         )
 
     def pay(self, invoice: NodeInvoice, amount_msat: int | None = None) -> None:
         payment = self._stack.payer.pay(invoice.payment_request, amount_msat=amount_msat)
+        assert payment.succeeded, payment.failure_reason
+
+    def pay_again(self, payment_hash: PaymentHash, preimage: bytes, amount_msat: int) -> None:
+        # LND pays no hash twice: it has to forget that it did.
+        payer, paid = self._stack.payer, base64.urlsafe_b64encode(bytes.fromhex(payment_hash)).decode()
+        payer.call("DELETE", f"/v1/payment?payment_hash={paid}")
+        payment = payer.keysend(self._stack.lnd.pubkey, amount_msat, preimage=preimage.hex())
+        assert payment.succeeded, payment.failure_reason
+
+    def add_amp(self, value_msat: int) -> PaymentHash:
+        return PaymentHash(self._stack.lnd.add_amp_invoice(value_msat).payment_hash)
+
+    def pay_set(self, payment_hash: PaymentHash) -> None:
+        request = self._stack.lnd.lookup_invoice(payment_hash).payment_request
+        payment = self._stack.payer.pay_amp(request)
+        assert payment.succeeded, payment.failure_reason
+
+    def keysend(self, amount_msat: int, record: str | None) -> None:
+        records = {} if record is None else {WALLET_RECORD: record.encode()}
+        payment = self._stack.payer.keysend(self._stack.lnd.pubkey, amount_msat, records=records)
         assert payment.succeeded, payment.failure_reason
 
     def restart(self) -> None:
@@ -234,6 +312,103 @@ def test_an_invoice_without_amount_settles_with_what_was_paid(world: World) -> N
     found = world.node.lookup_invoice(invoice.payment_hash)
     assert found is not None
     assert [event.received_msat for event in found.settlements] == [7_001]
+
+
+def test_the_htlcs_of_a_settlement_end_as_settled(world: World) -> None:
+    """Each is named with its amount and moment; gone from its channel it has an outcome, and so it stays."""
+    before_s = int(time.time())
+    event = paid(world, 1_234_567)
+    assert sum(htlc.amt_msat for htlc in event.htlcs) == 1_234_567
+    assert all(before_s <= htlc.settled_at_s <= int(time.time()) for htlc in event.htlcs)
+    deadline = time.monotonic() + PATIENCE_S
+    places = {(htlc.chan_id, htlc.htlc_index) for htlc in event.htlcs}
+    while (found := world.node.incoming_htlcs()).pending & places:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    assert {htlc.chan_id for htlc in event.htlcs} <= found.open_channels
+    for chan_id, htlc_index in places:
+        assert world.node.htlc_resolution(chan_id, htlc_index) is HtlcResolution.SETTLED
+
+
+def test_an_htlc_that_never_was_has_no_outcome(world: World) -> None:
+    """Nor one in a channel that is not the node's; ids of aliases are more than 63 bits."""
+    (htlc,) = paid(world).htlcs
+    assert world.node.htlc_resolution(htlc.chan_id, htlc.htlc_index + 10_000) is None
+    assert world.node.htlc_resolution(16_000_000 << 40, 0) is None
+
+
+async def test_money_that_comes_again_is_in_the_invoice_and_in_no_event(world: World) -> None:
+    """What has arrived in all grows, its HTLCs with it; each group of them has a moment of its own."""
+    request = asked(4_000)
+    first = await trio.to_thread.run_sync(world.node.add_invoice, request)
+    live = await trio.to_thread.run_sync(world.node.add_invoice, asked())
+    await pay(world, first)
+    async with world.node.settlements(after_settle_index=0) as stream:
+        await trio.sleep(1.1)  # LND's moments are whole seconds
+        await trio.to_thread.run_sync(lambda: world.pay_again(first.payment_hash, request.preimage, 5_500))
+        found = await trio.to_thread.run_sync(world.node.lookup_invoice, first.payment_hash)
+        await pay(world, live)
+        told = await next_of(stream, live.payment_hash)
+    assert found is not None
+    (event,) = found.settlements
+    assert event.received_msat == 9_500
+    assert [htlc.amt_msat for htlc in sorted(event.htlcs, key=lambda one: one.settled_at_s)] == [4_000, 5_500]
+    assert len({htlc.settled_at_s for htlc in event.htlcs}) == 2
+    assert first.payment_hash not in {one.payment_hash for one in told}
+
+
+async def test_every_set_of_an_amp_invoice_is_a_settlement_of_its_own(world: World) -> None:
+    """Each with an index, an amount and HTLCs; told once each; look-up and list have all of them."""
+    payment_hash = await trio.to_thread.run_sync(world.add_amp, 5_000)
+    told: list[InvoiceSettled] = []
+    async with world.node.settlements(after_settle_index=0) as stream:
+        for _ in range(3):
+            await trio.to_thread.run_sync(world.pay_set, payment_hash)
+            told += await next_of(stream, payment_hash)
+    assert {event.payment_hash for event in told} == {payment_hash}
+    assert len({event.settled_id for event in told} - {payment_hash}) == 3
+    assert [event.received_msat for event in told] == [5_000] * 3
+    assert [sum(htlc.amt_msat for htlc in event.htlcs) for event in told] == [5_000] * 3
+    indexes = [event.settle_index for event in told]
+    assert indexes == sorted(set(indexes))
+    found = await trio.to_thread.run_sync(world.node.lookup_invoice, payment_hash)
+    assert found is not None
+    assert found.is_amp
+    in_order = sorted(found.settlements, key=lambda event: event.settle_index)
+    assert in_order == [unseen(event) for event in told]
+    page = await trio.to_thread.run_sync(lambda: world.node.list_invoices(after_add_index=found.add_index - 1, limit=1))
+    assert sorted(page.invoices[0].settlements, key=lambda event: event.settle_index) == in_order
+
+
+async def test_a_spontaneous_payment_names_a_wallet_or_none(world: World) -> None:
+    """By the record that is configured: told live, and listed the same."""
+    newest = await trio.to_thread.run_sync(world.node.add_invoice, asked())
+    async with world.node.settlements(after_settle_index=0) as stream:
+        told: list[InvoiceSettled] = []
+        for number, record in enumerate((None, "wallet-7", "")):
+            await trio.to_thread.run_sync(world.keysend, 3_000 + number, record)
+            with trio.fail_after(PATIENCE_S):
+                while len(told) <= number:
+                    told.extend(await anext(stream))
+    assert [(event.received_msat, event.wallet_named) for event in told] == [
+        (3_000, None),
+        (3_001, "wallet-7"),
+        (3_002, ""),
+    ]
+    page = await trio.to_thread.run_sync(lambda: world.node.list_invoices(after_add_index=newest.add_index, limit=10))
+    assert [one.settlements for one in page.invoices] == [(unseen(event),) for event in told]
+
+
+async def test_only_what_settles_while_the_stream_stands_is_live(world: World) -> None:
+    """The backlog is not, whenever it settled: the node may have been killed since."""
+    first, *backlog = [await trio.to_thread.run_sync(paid, world) for _ in range(4)]
+    async with world.node.settlements(after_settle_index=first.settle_index) as stream:
+        replayed = await next_of(stream, *[event.payment_hash for event in backlog])
+        invoice = await trio.to_thread.run_sync(world.node.add_invoice, asked())
+        await pay(world, invoice)
+        told = await next_of(stream, invoice.payment_hash)
+    assert [event.live for event in replayed] == [False] * 3
+    assert [event.live for event in told] == [True]
 
 
 def test_funds_grow_by_what_was_received(world: World) -> None:

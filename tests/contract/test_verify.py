@@ -13,14 +13,14 @@ from bson.int64 import Int64
 from pymongo.database import Database
 
 from adapters.mongo.audit import audit_of
-from daemon.domain.accounts import LIGHTNING, SUSPENSE, wallet_account
+from daemon.domain.accounts import LIGHTNING, ROUNDING, SUSPENSE, wallet_account
 from daemon.domain.errors import InvariantViolation
 from daemon.domain.identifiers import WalletId
 from daemon.posting.verify import MAX_BREAKS, Report, verify
 from regtest.mongod import Mongod
 from tests.contract.another_program import AnotherProgram
 from tests.contract.teller import Teller, teller_on
-from tests.samples import NODE, block_at, chain_moved, connected, deposit_due, hash_of, moved, output
+from tests.samples import NODE, block_at, chain_moved, connected, deposit_due, hash_of, moved, output, settled
 
 pytestmark = pytest.mark.mongo
 
@@ -107,6 +107,25 @@ def test_whole_books_pass(books: Books) -> None:
     assert report.chain_hash == books.teller.store.ledger.head().chain_hash
     assert report.balances[(books.wallet, "BTC")] == books.teller.balance(books.wallet) == 330
     assert report.balances[(SUSPENSE, "BTC")] == 30
+
+
+def test_books_with_money_that_came_again_pass(mongod: Mongod) -> None:
+    """Its fraction and the one that was booked before make a sat, which is taken back from the rounding account."""
+    with teller_on(mongod) as teller:
+        teller.open_node()
+        wallet = teller.new_wallet()
+        teller.receive("a", wallet, 1, 3_400)
+        teller.receive("b", wallet, 2, 1_700)  # the fractions of both are a sat
+        teller.post(settled("a", 1, 7_200))
+        with audit_of(teller.store.db) as audit:
+            report = verify(audit)
+        assert report.breaks == []
+        teller.post(settled("a", 1, 8_100))
+        with audit_of(teller.store.db) as audit:
+            report = verify(audit)
+        assert report.breaks == []
+        assert report.balances[(ROUNDING, "BTC")] == 0
+        assert teller.balance(wallet_account(WalletId(wallet.wallet_id))) == 9
 
 
 def test_books_just_made_pass(mongod: Mongod) -> None:

@@ -17,6 +17,7 @@ FAIL_POINTS = ("--setParameter=enableTestCommands=1",)
 
 
 _KILLED = pytest.StashKey[list[str]]()
+_LND_KILLS = pytest.StashKey[list[str]]()
 
 
 @pytest.fixture(scope="session")
@@ -25,24 +26,41 @@ def killed_in_a_transaction(request: pytest.FixtureRequest) -> list[str]:
     return request.config.stash.setdefault(_KILLED, [])
 
 
+@pytest.fixture(scope="session")
+def lnd_kills(request: pytest.FixtureRequest) -> list[str]:
+    """What killing LND under load has cost; told at the end of the run."""
+    return request.config.stash.setdefault(_LND_KILLS, [])
+
+
+@pytest.fixture(scope="session")
+def figures(lnd_kills: list[str]) -> list[str]:
+    """Other lines that are told at the end of the run."""
+    return lnd_kills
+
+
 def pytest_sessionfinish(session: pytest.Session) -> None:
     """Where tests run in several processes, each tells the first one its part of the count."""
     workeroutput: dict[str, object] | None = getattr(session.config, "workeroutput", None)
     if workeroutput is not None:
         workeroutput["killed"] = session.config.stash.get(_KILLED, [])
+        workeroutput["lnd_kills"] = session.config.stash.get(_LND_KILLS, [])
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_testnodedown(node: Any) -> None:
     """The first process hears it (pytest-xdist)."""
-    node.config.stash.setdefault(_KILLED, []).extend(getattr(node, "workeroutput", {}).get("killed", []))
+    told = getattr(node, "workeroutput", {})
+    node.config.stash.setdefault(_KILLED, []).extend(told.get("killed", []))
+    node.config.stash.setdefault(_LND_KILLS, []).extend(told.get("lnd_kills", []))
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    """The count of such kills, where there were any."""
+    """The count of such kills, where there were any, and what was seen when LND was killed."""
     killed = config.stash.get(_KILLED, [])
     if killed:
         terminalreporter.write_line(f"killed with a transaction open: {len(killed)} times: {', '.join(killed)}")
+    for line in config.stash.get(_LND_KILLS, []):
+        terminalreporter.write_line(line)
 
 
 @pytest.fixture(scope="session")

@@ -10,6 +10,8 @@ from typing import NamedTuple
 
 import pytest
 
+from adapters.grpc_api._pb.tellerd.v1 import admin_pb2
+from daemon.domain.books import Gap
 from daemon.domain.identifiers import NodePubkey
 from daemon.domain.ports import AccountRow, TrialBalancePage
 from daemon.domain.status import ChainStatus, NodeStatus
@@ -17,10 +19,11 @@ from daemon.serving.http import HttpServer
 from daemon.serving.page import REFRESH_S, render
 from regtest.chromium import Browser, Page
 from regtest.process import NodeError
-from regtest.tellerd import Tellerd
+from regtest.tellerd import CALL_S, Tellerd
 from tests.e2e.bank import Bank, wait_for
 from tests.e2e.chain_bank import ChainBank
-from tests.unit.serving.page_samples import EVIL, books, event, text, view
+from tests.unit.serving.page_samples import EVIL, books, compared, event, text, view
+from tests.unit.serving.reconciliation_samples import CHAIN_SIDE, look
 
 
 class Size(NamedTuple):
@@ -73,6 +76,10 @@ def test_the_page_of_a_daemon_with_payments_and_deposits(
         waiting = chain.send(chain.address(client, shop, new=True), 70_000)
         chain.wait_state(*waiting, "detected")
 
+        answer = client.admin.Reconcile(admin_pb2.ReconcileRequest(), timeout=CALL_S)
+        lightning, coins = answer.reconciliation.sides
+        assert (lightning.difference_msat, coins.difference_msat) == (0, 0)
+
         url = f"http://{bank.tellerd.http_address}/"
         page = browser.page(width=size.width, height=size.height)
         page.visit(url)
@@ -81,6 +88,8 @@ def test_the_page_of_a_daemon_with_payments_and_deposits(
             "all is well",
             "Lightning: lnd1",
             "Chain: bitcoind",
+            "Books against nodes",
+            f"{lightning.nodes_msat:,}",
             "deposit.settled",
             "21,000 sat",
             f"Liabilities:{shop}",
@@ -116,7 +125,15 @@ def test_whatever_others_wrote_breaks_neither_width_nor_policy(browser: Browser,
         refusal=LONG,
         nodes=[NodeStatus(name=LONG, pubkey=NodePubkey(LONG), state=EVIL, last_error=LONG + EVIL)],
         chain=ChainStatus(name=LONG, state=LONG, last_error=EVIL),
+        reconciliation=replace(
+            compared(problem=LONG),
+            steady=replace(look(), sides=(replace(CHAIN_SIDE, account=LONG, books_msat=-(10**18)),)),
+        ),
         books=books(
+            gaps=[
+                Gap(key=LONG, kind=LONG, detail=EVIL, amount_msat=-21 * 10**17, seen_at_ms=1, reference=LONG, node=EVIL)
+            ],
+            open_gaps=10**9,
             events=[replace(event(1), type=LONG, wallet_ids=(LONG, EVIL)), event(2, amount_sat=21 * 10**14)],
             accounts=TrialBalancePage(
                 rows=[AccountRow(account=LONG, currency="BTC", balance=-21 * 10**14)],

@@ -17,7 +17,7 @@ from typing import Any
 import grpc
 import pytest
 
-from adapters.grpc_api._pb.tellerd.v1 import event_pb2, wallet_pb2
+from adapters.grpc_api._pb.tellerd.v1 import admin_pb2, event_pb2, wallet_pb2
 from regtest import binaries
 from regtest.prometheus import CONFIG, OPS, RULES, Prometheus
 from regtest.stack import Stack
@@ -74,8 +74,10 @@ def subscriber(client: Client) -> Iterator[None]:
 
 @pytest.fixture
 def busy(stack: Stack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ChainBank]:
-    """A bank with a chain and a standby, that has had payments and deposits; Blink's names are on."""
+    """A bank with a chain and a standby, that has had payments and deposits; Blink's names are on, and books and nodes
+    are compared every second."""
     monkeypatch.setenv("TELLERD_HTTP__BLINK_METRICS", "true")
+    monkeypatch.setenv("TELLERD_RECONCILIATION__EVERY_S", "1")
     chain = ChainBank(stack, tmp_path / "bank")
     try:
         chain.open()
@@ -86,8 +88,9 @@ def busy(stack: Stack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Itera
 
 
 def test_every_panel_and_every_rule_finds_its_series(busy: ChainBank, tmp_path: Path) -> None:
-    """After a few payments, a settled deposit, one on its way, and calls that failed: no expression of a dashboard and
-    no selector of a rule is without a series; no alert fires; and what is shown of money is what was paid."""
+    """After a few payments, a settled deposit, one on its way, calls that failed, and a full check: no expression of a
+    dashboard and no selector of a rule is without a series; no alert fires; what is shown of money is what was paid,
+    and nothing of it is unknown."""
     bank, standby = busy.bank, busy.bank.standby("standby")
     standby.start()
     addresses = [bank.tellerd.http_address, standby.http_address]
@@ -104,6 +107,9 @@ def test_every_panel_and_every_rule_finds_its_series(busy: ChainBank, tmp_path: 
             busy.wait_state(*busy.send(busy.address(client, wallet), 70_000), "detected")
             bank.wait_balance(wallet, 6_000 + 497_000)
             _call_standby(standby.client())
+            checked = client.admin.Reconcile(admin_pb2.ReconcileRequest(full=True), timeout=60)
+            assert checked.full_check.invoices >= 3  # the stack's LND has those of other tests, too
+            assert checked.full_check.deposits == 2
             prometheus.wait_ready()
             _check_all_found(prometheus)
             _check_money(prometheus, bank.node_msat() // 1000)
@@ -142,7 +148,7 @@ def _check_money(prometheus: Prometheus, node_sat: int) -> None:
 
     def value(name: str) -> int | None:
         series = prometheus.query(name)
-        return int(series[0]["value"][1]) if len(series) == 1 else None
+        return int(float(series[0]["value"][1])) if len(series) == 1 else None
 
     wanted = {
         "tellerd_wallets_balance_satoshis": 6_000 + 500_000,  # the fee is the bank owner's: a wallet, too
@@ -152,6 +158,16 @@ def _check_money(prometheus: Prometheus, node_sat: int) -> None:
         "tellerd_pending_deposits_satoshis": 70_000,
         "tellerd_books_difference_satoshis": 0,
         "tellerd_suspense_satoshis": 0,
+        'tellerd_reconciliation_difference_millisatoshis{account="Assets:OnChain"}': 0,
+        'tellerd_reconciliation_unknown_millisatoshis{account="Assets:OnChain"}': 0,
+        'tellerd_reconciliation_difference_millisatoshis{account="Assets:Reserve:Lightning"}': 0,
+        'tellerd_reconciliation_unknown_millisatoshis{account="Assets:Reserve:Lightning"}': 0,
+        "sum(tellerd_node_holding_millisatoshis) / 1000": node_sat,
+        "sum(tellerd_gaps)": 0,
+        'tellerd_full_check_compared{what="deposits"}': 2,
+        "tellerd_full_check_unfinished": 0,
+        "galoy_lnd": node_sat,
+        "galoy_lndBalanceSync": 0,
         "galoy_assets": 500_000 + node_sat,
         "galoy_liabilities": 500_000 + node_sat,
         "galoy_lightning": -node_sat,

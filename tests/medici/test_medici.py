@@ -3,6 +3,7 @@ balance snapshots on, on the same database as tellerd."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -13,13 +14,26 @@ from pymongo.write_concern import WriteConcern
 
 from adapters.mongo.audit import audit_of
 from adapters.mongo.commit import Writer
-from daemon.domain.accounts import LIGHTNING, SUSPENSE, wallet_account
+from daemon.domain.accounts import LIGHTNING, ON_CHAIN, SUSPENSE, wallet_account
 from daemon.domain.errors import Conflict
-from daemon.domain.ports import Wallet
+from daemon.domain.money import Currency
+from daemon.domain.ports import SystemWallet, Wallet
+from daemon.domain.quotes import Deal
 from daemon.posting.verify import verify
 from tests.contract.teller import NOW_MS, PRICE, Teller
 from tests.medici.conftest import Medici
-from tests.samples import MORNING_MS, NODE, hash_of, settled
+from tests.samples import (
+    MORNING_MS,
+    NODE,
+    block_at,
+    chain_moved,
+    connected,
+    deposit_due,
+    hash_of,
+    invoice,
+    output,
+    settled,
+)
 
 pytestmark = pytest.mark.mongo
 
@@ -242,3 +256,63 @@ def comparable(document: dict[str, Any]) -> dict[str, tuple[type, Any]]:
 def at(unix_ms: int) -> datetime:
     """A time as the driver reads it."""
     return datetime.fromtimestamp(unix_ms / 1000, tz=UTC)
+
+
+def test_medici_reads_dollar_receives_in_both_currencies(teller: Teller, medici: Medici) -> None:
+    """Wallet and dealer, sats and cents: Lightning and chain, a snapshot between, and a reorg that takes back."""
+    wallet = teller.store.wallets.create(account_id=None, currency=Currency.USD, external_id="dollars")
+    wallets = teller.store.figures.system_wallets()
+    account = wallet_account(wallet.wallet_id)
+    dealer_btc = wallet_account(wallets[SystemWallet.DEALER_BTC])
+    dealer_usd = wallet_account(wallets[SystemWallet.DEALER_USD])
+    owner = wallet_account(wallets[SystemWallet.BANK_OWNER])
+
+    def receive(name: str, index: int, cents: int, received_msat: int) -> None:
+        document = invoice(name, wallet.wallet_id, account_id=wallet.account_id, currency=Currency.USD)
+        teller.store.invoices.insert(replace(document, cents=cents))
+        teller.post(settled(name, index, received_msat))
+
+    def assert_alike(expected: dict[tuple[str, str], int]) -> None:
+        ours = {key: teller.balance(*key) for key in expected}
+        assert ours == expected
+        assert {key: medici.balance(*key) for key in expected} == expected
+
+    receive("a", 1, 150, 2_500_999)
+    assert_alike(
+        {
+            (account, "USD"): 150,
+            (account, "BTC"): 0,
+            (dealer_usd, "USD"): -150,
+            (dealer_btc, "BTC"): 2_500,
+            (LIGHTNING, "BTC"): -2_500,
+        }
+    )
+    receive("b", 2, 61, 1_000_000)
+    paid, block = output("a", wallet.wallet_id, 100_000), block_at(101)
+    teller.post(chain_moved(None, connected(block_at(100))), chain_moved(block_at(100), connected(block, paid)))
+    teller.post(chain_moved(block, connected(block_at(102))))
+    deal = Deal(amount_sat=100_000, amount_cents=6_000, price="60000.00", source="fixed")
+    teller.post(replace(deposit_due("a"), deal=deal))
+    assert_alike(
+        {
+            (account, "USD"): 211 + 5_820,
+            (dealer_usd, "USD"): -211 - 5_820,
+            (dealer_btc, "BTC"): 3_500 + 97_000,
+            (owner, "BTC"): 3_000,
+            (ON_CHAIN, "BTC"): -100_000,
+        }
+    )
+    other = connected(block_at(101, "other"))
+    teller.post(chain_moved(block_at(102), other, lost=[block_at(102), block], fork=block_at(100)))
+    assert_alike(
+        {
+            (account, "USD"): 211,
+            (dealer_usd, "USD"): -211,
+            (dealer_btc, "BTC"): 3_500,
+            (owner, "BTC"): 0,
+            (ON_CHAIN, "BTC"): 0,
+        }
+    )
+    assert teller.store.ledger.trial_balance(after=None, limit=100).totals == {"BTC": 0, "USD": 0}
+    with audit_of(teller.store.db) as audit:
+        assert verify(audit).breaks == []

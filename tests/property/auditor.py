@@ -8,7 +8,7 @@ from collections import defaultdict
 
 from adapters.memory import MemoryStore
 from daemon.domain.accounts import LIGHTNING, SUSPENSE
-from daemon.domain.books import GENESIS_HASH, Wanted
+from daemon.domain.books import GENESIS_HASH, SuspenseState, Wanted
 from daemon.domain.cursors import LndCursor
 from daemon.domain.identifiers import NodePubkey
 
@@ -79,5 +79,6 @@ def _check_chain(store: MemoryStore) -> None:
 
 
 def _check_suspense(store: MemoryStore) -> None:
-    waiting = sum(entry.amount_sat for entry in store.suspense().values() if entry.assigned_to is None)
+    entries = store.known_suspense().values()
+    waiting = sum(entry.amount_sat for entry in entries if entry.state is SuspenseState.WAITING)
     assert store.ledger.balance((SUSPENSE, "BTC"))[0] == waiting

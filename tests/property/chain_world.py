@@ -31,6 +31,8 @@ from daemon.domain.deposit_terms import ConfirmationPolicy, ConfirmationTier, De
 from daemon.domain.errors import Conflict, Unavailable
 from daemon.domain.identifiers import BlockHash, Outpoint, Txid, WalletId, outpoint_of
 from daemon.domain.money import Currency, Price
+from daemon.domain.ports import SystemWallet
+from daemon.domain.quotes import Deal, Unpriced, UnpricedReason, cents_at
 from daemon.matching.deposits import DepositRules
 from daemon.posting.board import Board
 from daemon.posting.poster import Poster
@@ -40,6 +42,7 @@ from tests.silent import SilentMetrics
 
 BTC_WALLETS = ("one", "two", "owner")
 PAID = (*BTC_WALLETS, "dollars", "nobody")
+SIXTY_THOUSAND = Price(microcents_per_btc=6_000_000 * 1_000_000)
 DEEP = 5
 """More blocks than any policy here asks for."""
 POLICIES = (((0, 2), (1_000_000, 4)), ((0, 1),), ((0, 3), (50_000, 5)))
@@ -167,6 +170,13 @@ def fee_of(amount_sat: int) -> int:
     return 3_000 if amount_sat < 1_000_000 else (amount_sat * 30 + 4_999) // 10_000
 
 
+def cents_of(amount_sat: int, fee_sat: int) -> int:
+    """What is left for a dollar wallet at 60,000 dollars: 6 cents for 100 sats, the nearest, a half down; the fee's
+    share of them is rounded up."""
+    total_cents = (amount_sat * 6 + 49) // 100
+    return total_cents - (fee_sat * total_cents + amount_sat - 1) // amount_sat
+
+
 def is_dust(amount_sat: int) -> bool:
     """Blink's threshold is above every fee of such an amount."""
     return amount_sat < 5_000
@@ -179,6 +189,8 @@ class Fold:
     wallets: dict[str, str]
     booked_elsewhere: frozenset[Outpoint]
     policy: tuple[tuple[int, int], ...]
+    dealer: tuple[str, str] = ("", "")
+    """The accounts of his wallets, in sats and in cents."""
     cursor: BlockRef | None = None
     outputs: dict[Outpoint, WatchedOutput] = field(default_factory=dict)
     needs: dict[Outpoint, int] = field(default_factory=dict)
@@ -203,7 +215,7 @@ class Fold:
                 txids = {tx.txid for tx in event.txs}
                 self.gone |= {key for key, one in self.outputs.items() if one.txid in txids and key not in self.blocks}
             case DepositDue():
-                self._credit(outpoint_of(event.txid, event.vout))
+                self._credit(outpoint_of(event.txid, event.vout), has_price=isinstance(event.deal, Deal))
             case _:
                 pass
 
@@ -242,23 +254,31 @@ class Fold:
         assert self.cursor is not None
         return key in self.blocks and self.cursor.height - self.blocks[key].height + 1 >= self.needs[key]
 
-    def _credit(self, key: Outpoint) -> None:
-        if not self.is_deep(key):
+    def _credit(self, key: Outpoint, *, has_price: bool) -> None:
+        if not self.is_deep(key) or key in self.credited:
             return
         output = self.outputs[key]
+        name = self.wallets.get(output.wallet_id)
         if key in self.booked_elsewhere:
             self.settled_elsewhere.add(key)
-        elif is_dust(output.amount_sat) or self.wallets.get(output.wallet_id) in BTC_WALLETS:
+        elif is_dust(output.amount_sat) or name in BTC_WALLETS or (name == "dollars" and has_price):
             self.credited.add(key)
+            self.held.discard(key)
         else:
             self.held.add(key)
 
     def books(self, credited: set[Outpoint]) -> dict[str, int]:
-        """Every account's sats if these deposits are credited."""
+        """What every account holds, in its own unit, if these deposits are credited."""
         sums: dict[str, int] = {}
         for output in (self.outputs[key] for key in credited):
             amount_sat, wallet = output.amount_sat, wallet_account(output.wallet_id)
             fee_sat = 0 if is_dust(amount_sat) else fee_of(amount_sat)
+            if self.wallets[output.wallet_id] == "dollars" and not is_dust(amount_sat):
+                dealer_btc, dealer_usd = self.dealer
+                cents = cents_of(amount_sat, fee_sat)
+                sums[wallet] = sums.get(wallet, 0) + cents
+                sums[dealer_usd] = sums.get(dealer_usd, 0) - cents
+                wallet = dealer_btc
             owner = wallet_account(next(WalletId(key) for key, name in self.wallets.items() if name == "owner"))
             for account, delta in (
                 (ON_CHAIN, -amount_sat),
@@ -300,6 +320,7 @@ class ChainRun:
             wallets={wallet_id: name for name, wallet_id in self.wallets.items()},
             booked_elsewhere=frozenset(self._book_elsewhere()),
             policy=POLICIES[0],
+            dealer=self._dealer(),
         )
         self.view = copy.deepcopy(self.fold)
         self._start()
@@ -323,6 +344,7 @@ class ChainRun:
                 self._tell(self._move_to(self.view.cursor, None, (), part))
                 self._tell_due()
             ahead = ahead[size:]
+        self._tell_due()  # as in every round: what waits for a price is asked about again
 
     def hop(self) -> None:
         """To the node's tip in one move, back and forward at once."""
@@ -366,9 +388,9 @@ class ChainRun:
                 self._tell(event)
 
     def ask_too_early(self) -> None:
-        """Deposits are told due without looking at their depth."""
+        """Deposits are told due without looking at their depth, and without a price."""
         for output in list(self.view.outputs.values()):
-            self._tell(DepositDue(txid=output.txid, vout=output.vout, due_at_ms=MORNING_MS))
+            self._tell(self._due(output, has_price=False))
 
     def learn(self) -> None:
         """The scripts that were not known are learnt, and looked for in all blocks up to the cursor."""
@@ -475,7 +497,7 @@ class ChainRun:
         assert {account: sat for account, sat in auditor.balances(self.store).items() if sat} == fold.books(
             fold.credited
         )
-        assert {gap.key.rpartition(":lost")[0].rpartition(":")[0] for gap in self.store.gaps().values()} == {
+        assert {gap.key.rpartition(":lost")[0].rpartition(":")[0] for gap in self.store.known_gaps().values()} == {
             f"chain:{key}" for key in fold.gaps
         }
         self._check_deposits()
@@ -512,7 +534,7 @@ class ChainRun:
         mined = {tx.txid: tx for tx in self.node.mined()}
         deep = set()
         for key, output in self.fold.outputs.items():
-            usable = is_dust(output.amount_sat) or self.fold.wallets.get(output.wallet_id) in BTC_WALLETS
+            usable = is_dust(output.amount_sat) or self.fold.wallets.get(output.wallet_id) in (*BTC_WALLETS, "dollars")
             if output.txid in mined and usable and key not in self.fold.booked_elsewhere:
                 deep.add(key)
         known = {
@@ -544,7 +566,7 @@ class ChainRun:
         done = self.view.credited | self.view.settled_elsewhere
         for key, output in list(self.view.outputs.items()):
             if self.view.is_deep(key) and key not in done:
-                self._tell(DepositDue(txid=output.txid, vout=output.vout, due_at_ms=MORNING_MS))
+                self._tell(self._due(output, has_price=True))
 
     def _move_to(
         self,
@@ -580,6 +602,19 @@ class ChainRun:
             if self.learnt or not payment.late
         )
 
+    def _dealer(self) -> tuple[str, str]:
+        wallets = self.store.figures.system_wallets()
+        return wallet_account(wallets[SystemWallet.DEALER_BTC]), wallet_account(wallets[SystemWallet.DEALER_USD])
+
+    def _due(self, output: WatchedOutput, *, has_price: bool) -> DepositDue:
+        """As the follower tells it: with what the dealer gives for a dollar wallet's sats, or why he gives nothing."""
+        deal: Deal | Unpriced | None = None
+        if self.fold.wallets.get(output.wallet_id) == "dollars":
+            deal = Unpriced(UnpricedReason.STALE)
+            if has_price:
+                deal = cents_at(SIXTY_THOUSAND, amount_sat=output.amount_sat, source="fixed")
+        return DepositDue(txid=output.txid, vout=output.vout, due_at_ms=MORNING_MS, deal=deal)
+
     def _make_wallets(self) -> dict[str, WalletId]:
         made = {
             name: self.store.wallets.create(account_id=None, currency=currency, external_id=name).wallet_id
@@ -606,7 +641,7 @@ class FixedPrice:
 
     def current(self) -> Price | None:
         """60,000 dollars."""
-        return Price(microcents_per_btc=6_000_000 * 1_000_000)
+        return SIXTY_THOUSAND
 
 
 def _die(step: str, at: str) -> None:

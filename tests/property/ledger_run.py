@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
+from dataclasses import replace
 
 from adapters.memory import CommitFault, MemoryStore
 from daemon.domain.accounts import LIGHTNING, wallet_account
@@ -19,7 +20,21 @@ from daemon.domain.node_events import ListingCompleted, NodeEvent, NodeOpened
 from daemon.posting.board import Board
 from daemon.posting.poster import Poster
 from tests.property import auditor
-from tests.property.world import CREDITED, NODES, SUSPENDED, Books, Kind, Payment, World, expected_books, in_batches
+from tests.property.world import (
+    AMP,
+    CREDITED,
+    LATE,
+    MARKED,
+    NODES,
+    SPONTANEOUS,
+    SUSPENDED,
+    Books,
+    Kind,
+    Payment,
+    World,
+    expected_books,
+    in_batches,
+)
 from tests.samples import MORNING_MS, hash_of, invoice, moved
 from tests.silent import SilentMetrics
 
@@ -43,13 +58,13 @@ class LedgerRun:
     """One world, one store, and daemons that come and go."""
 
     def __init__(self, world: World) -> None:
-        self.world = world
         self.store = MemoryStore(now_s=lambda: MORNING_MS / 1000)
+        self._make_wallets()
+        self.world = world = self._with_wallets_named(world)
         self.happened = dict.fromkeys(NODES, 0)
-        self._late = [p for p in world.payments if p.kind is Kind.AWAITED_LATE]
+        self._late = [p for p in world.payments if p.kind in LATE]
         self._foreign = list(world.foreign_amounts)
         self._lives = 0
-        self._make_wallets()
         for payment in world.payments:
             self._write_what_is_known_early(payment)
         self._restart()
@@ -166,7 +181,7 @@ class LedgerRun:
                     assert self._is_accounted(payment), "the cursor is ahead of the books"
 
     def _is_accounted(self, payment: Payment) -> bool:
-        untouched = payment.kind in (Kind.BOOKED_BY_BLINK, Kind.MARKED_PAID)
+        untouched = payment.kind in MARKED | {Kind.BOOKED_BY_BLINK}
         return untouched or payment.before_opening or _key(payment) in self.store.taken_keys()
 
     def final_books(self) -> Books:
@@ -194,6 +209,7 @@ class LedgerRun:
         cursors = auditor.all_cursors(self.store, NODES)
         keys = {key for key in self.store.taken_keys() if not key.endswith(":assigned")}
         booked = {_key(p) for p in self.world.payments if self._takes_a_key(p)}
+        booked |= {_invoice_key(p) for p in self.world.payments if p.kind in AMP & CREDITED}
         roundings = {
             rounding_key(pubkey, n) for pubkey, cursor in cursors.items() for n in range(1, cursor.rounding_sats + 1)
         }
@@ -202,18 +218,20 @@ class LedgerRun:
         assert self.store.journals.foreign_journals(after=None, limit=1) == []
         for payment in self.world.payments:
             document = self.store.invoices.get(payment.event.payment_hash)
-            if payment.kind in CREDITED:
+            if payment.kind in SPONTANEOUS:
+                assert document is None
+            elif payment.kind in CREDITED:
                 assert document is not None
                 assert (document.paid, document.completed) == (True, True)
             elif payment.kind in SUSPENDED and document is not None:
                 assert not document.paid
-        assert set(self.store.gaps()) == {_key(p) for p in self.world.payments if p.kind is Kind.MARKED_PAID}
+        assert set(self.store.known_gaps()) == {_key(p) for p in self.world.payments if p.kind in MARKED}
         for pubkey, cursor in cursors.items():
             newest = max((p.event.settle_index for p in self.world.of_node(pubkey)), default=0)
             assert (cursor.settle_index, cursor.booked_above) == (newest, ())
 
     def _takes_a_key(self, payment: Payment) -> bool:
-        return payment.kind in CREDITED or (payment.kind in SUSPENDED and not payment.before_opening)
+        return payment.is_credited or (payment.kind in SUSPENDED and not payment.before_opening)
 
     # --- inside -----------------------------------------------------------------------------------
 
@@ -281,10 +299,19 @@ class LedgerRun:
         self.wallets = (first.wallet_id, second.wallet_id)
         self._dollars = dollars.wallet_id
 
+    def _with_wallets_named(self, world: World) -> World:
+        """Whoever pays of his own accord knows the wallet's id."""
+        names = {Kind.SPONTANEOUS: self.wallets, Kind.SPONTANEOUS_ASTRAY: ("nobody", "")}
+        payments = tuple(
+            replace(p, event=replace(p.event, wallet_named=names[p.kind][p.wallet])) if p.kind in SPONTANEOUS else p
+            for p in world.payments
+        )
+        return replace(world, payments=payments)
+
     def _write_what_is_known_early(self, payment: Payment) -> None:
-        if payment.kind not in (Kind.UNKNOWN, Kind.AWAITED_LATE):
+        if payment.kind not in LATE | SPONTANEOUS | {Kind.UNKNOWN}:
             self._insert(payment)
-        if payment.kind in (Kind.BOOKED_BY_BLINK, Kind.MARKED_PAID):
+        if payment.kind in MARKED | {Kind.BOOKED_BY_BLINK}:
             self.store.another.mark_paid(payment.event.payment_hash)
         if payment.kind is Kind.BOOKED_BY_BLINK:
             self.store.another.write_journal(
@@ -293,6 +320,8 @@ class LedgerRun:
             )
 
     def _insert(self, payment: Payment) -> None:
+        if payment.kind in AMP and self.store.invoices.get(payment.event.payment_hash) is not None:
+            return  # written for another of its sets
         dollars = payment.kind is Kind.DOLLARS
         wallet = self._dollars if dollars else self.wallets[payment.wallet]
         if payment.kind is Kind.NO_WALLET:
@@ -308,6 +337,10 @@ class LedgerRun:
 
 def _key(payment: Payment) -> str:
     return lightning_key(payment.event.pubkey, payment.event.settled_id)
+
+
+def _invoice_key(payment: Payment) -> str:
+    return lightning_key(payment.event.pubkey, payment.event.payment_hash)
 
 
 def _die(step: str, at: str) -> None:

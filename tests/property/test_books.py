@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 
 from adapters.memory import CommitFault
 from tests.property.ledger_run import KILLED_AT, Fate, LedgerRun
-from tests.property.world import NODES, World, worlds
+from tests.property.world import AMP, NODES, SPONTANEOUS, World, worlds
 
 nodes = st.sampled_from(NODES)
 fates: st.SearchStrategy[Fate] = st.one_of(st.none(), st.sampled_from(CommitFault), st.sampled_from(KILLED_AT))
@@ -29,12 +29,12 @@ steps = st.one_of(
 )
 
 
+openings = st.tuples(st.tuples(sizes, fates), st.tuples(sizes, fates))
+scripts = st.lists(steps, max_size=14)
+
+
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-@given(
-    world=worlds(most=8),
-    openings=st.tuples(st.tuples(sizes, fates), st.tuples(sizes, fates)),
-    script=st.lists(steps, max_size=14),
-)
+@given(world=worlds(most=8), openings=openings, script=scripts)
 def test_any_history_ends_in_the_same_books(
     world: World, openings: tuple[tuple[list[int], Fate], ...], script: list[tuple[object, ...]]
 ) -> None:
@@ -43,6 +43,25 @@ def test_any_history_ends_in_the_same_books(
     After every commit: trial balance zero, balances the sums of legs, feed gapless, chain whole, cursor never
     ahead of the books, node and books equal to the msat.
     """
+    _check_history(world, openings, script)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(
+    world=worlds(most=8, kinds=st.sampled_from(sorted(AMP | SPONTANEOUS, key=lambda kind: kind.name))),
+    openings=openings,
+    script=scripts,
+)
+def test_sets_of_amp_invoices_and_spontaneous_payments_end_in_the_same_books(
+    world: World, openings: tuple[tuple[list[int], Fate], ...], script: list[tuple[object, ...]]
+) -> None:
+    """The same where nearly every invoice is paid several times, and nobody has asked for the rest."""
+    _check_history(world, openings, script)
+
+
+def _check_history(
+    world: World, openings: tuple[tuple[list[int], Fate], ...], script: list[tuple[object, ...]]
+) -> None:
     run = LedgerRun(world)
     for pubkey, (batch_sizes, fate) in zip(NODES, openings, strict=True):
         run.open_node(pubkey, batch_sizes, fate)

@@ -24,7 +24,11 @@ class Kind(Enum):
     AWAITED = "a document that was there before it"
     AWAITED_LATE = "a document that appears later"
     UNKNOWN = "nobody"
-    AMP = "a document, but it is one set of an AMP invoice"
+    SPONTANEOUS = "nobody, but it names its wallet"
+    SPONTANEOUS_ASTRAY = "nobody, and it names a wallet that does not exist"
+    AMP = "a document of an AMP invoice: it is one of its sets"
+    AMP_LATE = "a document of an AMP invoice that appears later"
+    AMP_MARKED_PAID = "a document of an AMP invoice that another program marked paid"
     NO_WALLET = "a document whose wallet does not exist"
     DOLLARS = "a document in dollars"
     OTHER_NODE = "a document of the other node"
@@ -32,8 +36,14 @@ class Kind(Enum):
     MARKED_PAID = "a document that is marked paid, though no journal has it"
 
 
-SUSPENDED = {Kind.UNKNOWN, Kind.AMP, Kind.NO_WALLET, Kind.DOLLARS, Kind.OTHER_NODE}
-CREDITED = {Kind.AWAITED, Kind.AWAITED_LATE}
+SUSPENDED = {Kind.UNKNOWN, Kind.SPONTANEOUS_ASTRAY, Kind.NO_WALLET, Kind.DOLLARS, Kind.OTHER_NODE}
+CREDITED = {Kind.AWAITED, Kind.AWAITED_LATE, Kind.AMP, Kind.AMP_LATE}
+EARLY = {Kind.AWAITED, Kind.AMP}
+LATE = {Kind.AWAITED_LATE, Kind.AMP_LATE}
+AMP = {Kind.AMP, Kind.AMP_LATE, Kind.AMP_MARKED_PAID}
+SPONTANEOUS = {Kind.SPONTANEOUS, Kind.SPONTANEOUS_ASTRAY}
+ANY_KIND = st.one_of(st.just(Kind.AWAITED), st.sampled_from(Kind))
+MARKED = {Kind.MARKED_PAID, Kind.AMP_MARKED_PAID}
 
 
 @dataclass(frozen=True)
@@ -45,6 +55,11 @@ class Payment:
     wallet: int
     event: InvoiceSettled
     before_opening: bool
+
+    @property
+    def is_credited(self) -> bool:
+        """A payer's own word counts from the opening on; what somebody waits for counts whenever it came."""
+        return self.kind in CREDITED or (self.kind is Kind.SPONTANEOUS and not self.before_opening)
 
     @property
     def sats(self) -> int:
@@ -83,17 +98,17 @@ def expected_books(world: World) -> Books:
     for pubkey in NODES:
         payments = world.of_node(pubkey)
         for payment in payments:
-            if payment.kind in CREDITED:
+            if payment.is_credited:
                 wallets[payment.wallet] += payment.sats
             elif payment.kind in SUSPENDED and not payment.before_opening:
                 suspense += payment.sats
         old = [p for p in payments if p.before_opening]
         # Awaited money that came before the opening is credited from it, or before it: the sats are the same.
         funds_msat = world.own_funds_msat[pubkey] + sum(p.event.received_msat for p in old)
-        credited = [p for p in old if p.kind in CREDITED]
-        early_rests = sum(p.event.received_msat % 1000 for p in credited if p.kind is Kind.AWAITED)
+        credited = [p for p in old if p.is_credited]
+        early_rests = sum(p.event.received_msat % 1000 for p in credited if p.kind in EARLY)
         opening += funds_msat // 1000 - sum(p.sats for p in credited) - early_rests // 1000
-        new = [p for p in payments if not p.before_opening and p.kind in CREDITED | SUSPENDED]
+        new = [p for p in payments if not p.before_opening and (p.is_credited or p.kind in SUSPENDED)]
         rests_msat = funds_msat % 1000 + sum(p.event.received_msat % 1000 for p in new)
         rounding += early_rests // 1000 + rests_msat // 1000
         remainders[pubkey] = rests_msat % 1000
@@ -108,7 +123,7 @@ def expected_books(world: World) -> Books:
 
 
 @st.composite
-def worlds(draw: st.DrawFn, *, most: int = 14) -> World:
+def worlds(draw: st.DrawFn, *, most: int = 14, kinds: st.SearchStrategy[Kind] = ANY_KIND) -> World:
     """Some payments on two nodes, with indexes that have gaps, some before the node's opening."""
     payments: list[Payment] = []
     for pubkey in NODES:
@@ -117,7 +132,7 @@ def worlds(draw: st.DrawFn, *, most: int = 14) -> World:
         index = 0
         for number in range(count):
             index += draw(st.sampled_from((1, 1, 1, 1, 2, 3)))
-            payments.append(_payment(draw, f"{pubkey[:2]}-{number}", pubkey, index, number < old))
+            payments.append(_payment(draw, f"{pubkey[:2]}-{number}", draw(kinds), pubkey, index, number < old))
     return World(
         payments=tuple(payments),
         own_funds_msat={pubkey: draw(st.integers(0, 5_000_000)) for pubkey in NODES},
@@ -125,12 +140,13 @@ def worlds(draw: st.DrawFn, *, most: int = 14) -> World:
     )
 
 
-def _payment(draw: st.DrawFn, name: str, pubkey: NodePubkey, index: int, old: bool) -> Payment:
-    kind = draw(st.one_of(st.just(Kind.AWAITED), st.sampled_from(Kind)))
+def _payment(draw: st.DrawFn, name: str, kind: Kind, pubkey: NodePubkey, index: int, old: bool) -> Payment:
     received_msat = draw(st.one_of(st.integers(1, 3_000), st.integers(1_000, 10**9)))
-    settled_id = f"a{name:0>63}" if kind is Kind.AMP else None
+    wallet, settled_id = draw(st.integers(0, 1)), None
+    if kind in AMP:  # all sets for one wallet of a node are of one invoice
+        name, settled_id = f"{pubkey[:2]}-{kind.name}-{wallet}", f"a{name:0>63}"
     event = settled(name, index, received_msat, pubkey=pubkey, settled_id=settled_id)
-    return Payment(name=name, kind=kind, wallet=draw(st.integers(0, 1)), event=event, before_opening=old)
+    return Payment(name=name, kind=kind, wallet=wallet, event=event, before_opening=old)
 
 
 def in_batches(events: Sequence[InvoiceSettled], sizes: Sequence[int]) -> list[list[InvoiceSettled]]:

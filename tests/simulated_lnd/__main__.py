@@ -5,6 +5,11 @@ prepare N              as make, and settled already: what `send` then publishes 
 send N                 publishes the next N prepared settlements to the streams, as one burst
 settle N               settles the oldest N open invoices, whoever added them, and publishes them
 settle-hash HASH       settles one
+hold N                 N more open hold invoices; their preimages as of those that `make` makes
+hold-pay N PERIOD_MS   payers' HTLCs for the oldest N open hold invoices, one every PERIOD_MS (0: at once)
+hold-status            single streams that stand, all that were begun, and those that wait for SettleInvoice
+hold-delays            ms from each HTLC to its SettleInvoice, in order; forgets them
+hold-end               ends the single streams with OK
 status                 pubkey, newest index, streams, funds
 end                    ends all streams with OK
 quit                   stops; so does the end of stdin
@@ -15,6 +20,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+import time
 from collections import deque
 from pathlib import Path
 
@@ -41,11 +47,12 @@ def main() -> None:
             tls_cert_file=str(lnd.tls_cert_file),
             macaroon_file=str(lnd.macaroon_file),
         )
-        obey(node, arguments.value_msat)
+        obey(lnd, arguments.value_msat)
 
 
-def obey(node: SimulatedNode, value_msat: int) -> None:
+def obey(lnd: SimulatedLnd, value_msat: int) -> None:
     """Reads commands until quit or the end of stdin."""
+    node, holds = lnd.node, lnd.holds
     prepared: deque[int] = deque()
     for line in sys.stdin:
         match line.split():
@@ -65,6 +72,20 @@ def obey(node: SimulatedNode, value_msat: int) -> None:
                 answer(settled=len(node.settle(node.open_hashes(int(count)))))
             case ["settle-hash", payment_hash]:
                 answer(settled=len(node.settle([bytes.fromhex(payment_hash)])))
+            case ["hold", count]:
+                answer(made=len(node.make_holds(int(count), value_msat=value_msat)))
+            case ["hold-pay", count, period_ms]:
+                for r_hash in node.open_hashes(int(count)):
+                    holds.pay(r_hash)
+                    time.sleep(int(period_ms) / 1000)
+                answer(paid=int(count))
+            case ["hold-status"]:
+                answer(streams=holds.streams, opened=holds.opened, waiting=holds.waiting)
+            case ["hold-delays"]:
+                answer(ms=holds.take_delays_ms())
+            case ["hold-end"]:
+                holds.end_streams()
+                answer(ended=True)
             case ["status"]:
                 answer(
                     pubkey=node.pubkey,

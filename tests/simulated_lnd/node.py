@@ -9,10 +9,12 @@ import hashlib
 import queue
 import threading
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from adapters.lnd._pb import lightning_pb2 as pb
+from tests.simulated_lnd.htlcs import CHAN_ID, SimulatedHtlcs
+from tests.simulated_lnd.money import SimulatedMoney
 
 CAPACITY_SAT = 16_000_000
 FEE_PER_KW_SAT = 2_500
@@ -29,10 +31,11 @@ class Ending:
 
 @dataclass(slots=True)
 class Stream:
-    """One subscriber: lists of serialized invoices with their indexes, then perhaps an ending."""
+    """One subscriber: lists of serialized invoices with their indexes (None: one that was added), then perhaps an
+    ending."""
 
     after_settle_index: int
-    waiting: queue.SimpleQueue[Sequence[tuple[int, bytes]] | Ending] = field(default_factory=queue.SimpleQueue)
+    waiting: queue.SimpleQueue[Sequence[tuple[int | None, bytes]] | Ending] = field(default_factory=queue.SimpleQueue)
 
     def messages(self) -> Iterator[bytes | Ending]:
         """What LND would send: as long as the index asked for has not been passed, nothing, without an error."""
@@ -42,7 +45,7 @@ class Stream:
                 yield batch
                 return
             for index, message in batch:
-                if index > self.after_settle_index:
+                if index is None or index > self.after_settle_index:
                     yield message
 
 
@@ -59,7 +62,10 @@ class SimulatedNode:
         self.network = network
         self.fault: str | None = None
         self.deliver_live = True
+        self.height = 150
         self.incoming_hashes: list[bytes] = []
+        self.htlcs = SimulatedHtlcs()
+        self.money = SimulatedMoney()
         self._seed = seed
         self._lock = threading.RLock()
         self._invoices: dict[bytes, pb.Invoice] = {}
@@ -78,32 +84,19 @@ class SimulatedNode:
         return pb.GetInfoResponse(
             identity_pubkey=self.pubkey,
             version="0.21.3-beta simulated",
-            block_height=150,
+            block_height=self.height,
             synced_to_chain=True,
-            store_final_htlc_resolutions=True,
+            store_final_htlc_resolutions=self.htlcs.keeps_outcomes,
             chains=[pb.Chain(network=self.network)],
         )
 
     def add(self, asked: pb.Invoice) -> pb.Invoice | None:
         """AddInvoice; None if the preimage was used before."""
-        with self._lock:
-            r_hash = hashlib.sha256(asked.r_preimage).digest()
-            if r_hash in self._invoices:
-                return None
-            invoice = pb.Invoice()
-            invoice.CopyFrom(asked)
-            invoice.r_hash = r_hash
-            invoice.value_msat = asked.value_msat or asked.value * 1000
-            invoice.value = invoice.value_msat // 1000
-            invoice.add_index = len(self._in_order) + 1
-            invoice.creation_date = int(time.time())
-            invoice.expiry = asked.expiry or 86_400
-            invoice.cltv_expiry = 80
-            invoice.payment_addr = hashlib.sha256(r_hash).digest()
-            invoice.payment_request = f"lnbcrt1simulated{r_hash.hex()}" + "q" * 200  # of a real one's length
-            self._invoices[r_hash] = invoice
-            self._in_order.append(r_hash)
-            return invoice
+        return self._put(hashlib.sha256(asked.r_preimage).digest(), asked)
+
+    def add_hold(self, asked: pb.Invoice) -> pb.Invoice | None:
+        """AddHoldInvoice, for the r_hash that is asked for; None if it was used before."""
+        return self._put(asked.r_hash, asked)
 
     def find(self, r_hash: bytes) -> pb.Invoice | None:
         """LookupInvoice."""
@@ -113,8 +106,11 @@ class SimulatedNode:
     def page(self, request: pb.ListInvoiceRequest) -> pb.ListInvoiceResponse:
         """ListInvoices, forward only."""
         with self._lock:
-            start = request.index_offset
-            hashes = self._in_order[start : start + (request.num_max_invoices or 100)]
+            hashes = self._in_order[request.index_offset :]
+            if request.pending_only:
+                pending = (pb.Invoice.OPEN, pb.Invoice.ACCEPTED)
+                hashes = [r_hash for r_hash in hashes if self._invoices[r_hash].state in pending]
+            hashes = hashes[: request.num_max_invoices or 100]
             page = pb.ListInvoiceResponse(invoices=[self._invoices[r_hash] for r_hash in hashes])
             if hashes:
                 page.first_index_offset = page.invoices[0].add_index
@@ -147,8 +143,11 @@ class SimulatedNode:
         """ListChannels: one channel, opened by us."""
         with self._lock:
             remote_msat = (CAPACITY_SAT - COMMIT_FEE_SAT - ANCHORS_SAT) * 1000 - self._local_msat
+            remote_msat -= self.htlcs.pending_msat
             channel = pb.Channel(
                 active=True,
+                chan_id=CHAN_ID,
+                unsettled_balance=self.htlcs.pending_msat // 1000,
                 channel_point="11" * 32 + ":0",
                 capacity=CAPACITY_SAT,
                 local_balance=self._local_msat // 1000,
@@ -159,7 +158,10 @@ class SimulatedNode:
                 commitment_type=pb.ANCHORS,
                 num_updates=self._updates,
                 initiator=True,
-                pending_htlcs=[pb.HTLC(incoming=True, hash_lock=one) for one in self.incoming_hashes],
+                pending_htlcs=[
+                    *(pb.HTLC(incoming=True, hash_lock=one, htlc_index=1 << 60) for one in self.incoming_hashes),
+                    *self.htlcs.pending(),
+                ],
             )
             return pb.ListChannelsResponse(channels=[channel])
 
@@ -194,6 +196,17 @@ class SimulatedNode:
             hashes.append(added.r_hash)
         return hashes
 
+    def make_holds(self, count: int, *, value_msat: int = 1_000_000) -> list[bytes]:
+        """The next hold invoices, for the preimages that its own next ones would have; their payment hashes."""
+        hashes = []
+        for _ in range(count):
+            self._made += 1
+            r_hash = hashlib.sha256(preimage_of(self._made, seed=self._seed)).digest()
+            added = self.add_hold(pb.Invoice(r_hash=r_hash, value_msat=value_msat, memo="simulated"))
+            assert added is not None
+            hashes.append(r_hash)
+        return hashes
+
     def open_hashes(self, count: int) -> list[bytes]:
         """The oldest open invoices, at most `count`."""
         with self._lock:
@@ -208,6 +221,35 @@ class SimulatedNode:
                 self.send(indexes)
             return indexes
 
+    def accept(self, r_hash: bytes, received_msat: int | None = None, *, expiry_height: int = 0) -> pb.Invoice:
+        """An HTLC for a hold invoice is held; it expires 80 blocks from now unless told otherwise."""
+        with self._lock:
+            invoice = self._invoices[r_hash]
+            assert (invoice.state, invoice.r_preimage) == (pb.Invoice.OPEN, b""), "no open hold invoice"
+            invoice.state = pb.Invoice.ACCEPTED
+            invoice.amt_paid_msat = invoice.value_msat if received_msat is None else received_msat
+            invoice.amt_paid_sat = invoice.amt_paid_msat // 1000
+            htlc = pb.InvoiceHTLC(
+                amt_msat=invoice.amt_paid_msat,
+                accept_height=self.height,
+                accept_time=int(time.time()),
+                expiry_height=expiry_height or self.height + 80,
+                state=pb.ACCEPTED,
+            )
+            invoice.htlcs.append(htlc)
+            return invoice
+
+    def settle_held(self, r_hash: bytes, preimage: bytes) -> int:
+        """What is held is taken; its settle index."""
+        with self._lock:
+            invoice = self._invoices[r_hash]
+            invoice.r_preimage = preimage
+            invoice.state = pb.Invoice.OPEN
+            for htlc in invoice.htlcs:
+                htlc.state = pb.SETTLED
+            (index,) = self.settle([r_hash], received_msat=invoice.amt_paid_msat)
+            return index
+
     def settle_amp_set(self, r_hash: bytes, set_id: str, *, received_msat: int) -> int:
         """One set of an AMP invoice settles: the invoice stays open, the event says SETTLED (A.1 AMP)."""
         with self._lock:
@@ -219,7 +261,7 @@ class SimulatedNode:
             )
             invoice.amp_invoice_state[set_id].CopyFrom(state)
             invoice.amt_paid_msat += received_msat
-            self._move(received_msat)
+            self._arrive(invoice, received_msat, amp_set=set_id)
             event = pb.Invoice()
             event.CopyFrom(invoice)
             event.state = pb.Invoice.SETTLED
@@ -230,10 +272,53 @@ class SimulatedNode:
                 self.send([index])
             return index
 
+    def keysend(self, amount_msat: int, records: Mapping[int, bytes]) -> bytes:
+        """Money arrives without an invoice, with custom records; its payment hash."""
+        with self._lock:
+            self._made += 1
+            invoice = self.add(pb.Invoice(r_preimage=preimage_of(self._made, seed=self._seed), value_msat=amount_msat))
+            assert invoice is not None
+            invoice.is_keysend, invoice.payment_request, invoice.expiry = True, "", 0
+            self._bring(invoice, amount_msat, records)
+            self.settle([invoice.r_hash])
+            return invoice.r_hash
+
+    def _bring(self, invoice: pb.Invoice, amount_msat: int, records: Mapping[int, bytes]) -> None:
+        """An HTLC that will settle the invoice; it carries these records."""
+        htlc = invoice.htlcs.add(amt_msat=amount_msat, accept_time=int(time.time()), state=pb.SETTLED)
+        for kind, value in records.items():
+            htlc.custom_records[kind] = value
+
+    def pay_again(self, r_hash: bytes, amount_msat: int, *, renumber: bool) -> None:
+        """Money comes to a settled invoice: no stream tells it. bbolt gives it a new index (`renumber`), at whose old
+        places it stands in the backlog from then on; native SQL changes nothing but the amount (A.0)."""
+        with self._lock:
+            invoice = self._invoices[r_hash]
+            before = invoice.settle_index
+            invoice.amt_paid_msat += amount_msat
+            invoice.amt_paid_sat = invoice.amt_paid_msat // 1000
+            self._arrive(invoice, amount_msat)
+            if renumber:
+                invoice.settle_index = self._take_index()
+            self._settled[before] = self._settled[invoice.settle_index] = invoice.SerializeToString()
+
+    def resolve_htlcs(self) -> None:
+        """The HTLCs in the channel end as LND says they do: their money comes."""
+        with self._lock:
+            self._move(self.htlcs.resolve(settled=True))
+
+    def fail_htlcs_back(self) -> None:
+        """What an LND that was killed does to them when it is back; their invoices stay settled (A.0)."""
+        with self._lock:
+            self.htlcs.resolve(settled=False)
+            self._updates += 1
+
     def cancel(self, r_hash: bytes) -> None:
         """An invoice expires; no stream tells it."""
         with self._lock:
             self._invoices[r_hash].state = pb.Invoice.CANCELED
+            for htlc in self._invoices[r_hash].htlcs:
+                htlc.state = pb.CANCELED
 
     def send(self, indexes: Iterable[int]) -> None:
         """Sends settlements to every stream, in this order, whatever was sent before."""
@@ -272,6 +357,29 @@ class SimulatedNode:
 
     # --- inside -------------------------------------------------------------------------------------
 
+    def _put(self, r_hash: bytes, asked: pb.Invoice) -> pb.Invoice | None:
+        with self._lock:
+            if r_hash in self._invoices:
+                return None
+            invoice = pb.Invoice()
+            invoice.CopyFrom(asked)
+            invoice.r_hash = r_hash
+            invoice.value_msat = asked.value_msat or asked.value * 1000
+            invoice.value = invoice.value_msat // 1000
+            invoice.add_index = len(self._in_order) + 1
+            invoice.creation_date = int(time.time())
+            invoice.expiry = asked.expiry or 86_400
+            invoice.cltv_expiry = 80
+            invoice.payment_addr = hashlib.sha256(r_hash).digest()
+            invoice.payment_request = f"lnbcrt1simulated{r_hash.hex()}" + "q" * 200  # of a real one's length
+            self._invoices[r_hash] = invoice
+            self._in_order.append(r_hash)
+            if self._streams:
+                added: list[tuple[int | None, bytes]] = [(None, invoice.SerializeToString())]
+                for stream in self._streams:
+                    stream.waiting.put(added)
+            return invoice
+
     def _settle(self, invoice: pb.Invoice, received_msat: int | None) -> int:
         assert invoice.state == pb.Invoice.OPEN, "settled twice"
         invoice.state = pb.Invoice.SETTLED
@@ -279,9 +387,14 @@ class SimulatedNode:
         invoice.settle_date = int(time.time())
         invoice.amt_paid_msat = invoice.value_msat if received_msat is None else received_msat
         invoice.amt_paid_sat = invoice.amt_paid_msat // 1000
-        self._move(invoice.amt_paid_msat)
+        self._arrive(invoice, invoice.amt_paid_msat)
         self._settled[invoice.settle_index] = invoice.SerializeToString()
         return invoice.settle_index
+
+    def _arrive(self, invoice: pb.Invoice, amount_msat: int, *, amp_set: str = "") -> None:
+        self.htlcs.settle(invoice, amount_msat, amp_set=amp_set)
+        if self.htlcs.resolve_at_once:
+            self._move(self.htlcs.resolve(settled=True))
 
     def _take_index(self) -> int:
         self._next_settle_index += 1

@@ -14,9 +14,16 @@ from google.protobuf.message import Message
 from adapters.lnd._pb import lightning_pb2 as pb
 from adapters.lnd._pb import stateservice_pb2 as state_pb
 from tests.simulated_lnd.certificate import make_certificate
+from tests.simulated_lnd.holds import SimulatedHolds, invoice_subserver
 from tests.simulated_lnd.node import Ending, SimulatedNode
 
 _THREADS = 32  # each stream holds one; tests open a few
+_OPTIONS = (
+    ("grpc.so_reuseport", 0),
+    # gRPC's C core turns calls away at random where more than 1,000 wait to be looked at; LND's Go server never does.
+    ("grpc.server.max_pending_requests", 100_000),
+    ("grpc.server.max_pending_requests_hard_limit", 100_000),
+)
 MACAROON = b"a macaroon, as far as the simulated node knows"
 
 
@@ -25,6 +32,7 @@ class SimulatedLnd:
 
     def __init__(self, folder: Path, node: SimulatedNode | None = None, *, port: int = 0) -> None:
         self.node = node or SimulatedNode()
+        self.holds = SimulatedHolds(self.node)
         self.folder = folder
         self.port = port
         self.tls_cert_file = folder / "tls.cert"
@@ -44,8 +52,10 @@ class SimulatedLnd:
 
     def start(self) -> Self:
         """Listens."""
-        server = grpc.server(ThreadPoolExecutor(_THREADS), options=[("grpc.so_reuseport", 0)])
+        server = grpc.server(ThreadPoolExecutor(_THREADS), options=_OPTIONS)
         server.add_generic_rpc_handlers((_lightning(self.node), _state(self.node)))
+        subserver = invoice_subserver(self.holds, lambda context: _check(self.node, context))
+        server.add_generic_rpc_handlers((subserver,))
         pair = (self._key_file.read_bytes(), self.tls_cert_file.read_bytes())
         self.port = server.add_secure_port(self.address, grpc.ssl_server_credentials([pair]))
         server.start()
@@ -56,6 +66,7 @@ class SimulatedLnd:
         """Goes away; streams end first as told (None: with OK, LND's clean shutdown)."""
         if self._server is not None:
             self.node.end_streams(ending)
+            self.holds.end_streams()
             self._server.stop(grace=None).wait()
             self._server = None
 
@@ -75,8 +86,12 @@ def _lightning(node: SimulatedNode) -> grpc.GenericRpcHandler:
         "LookupInvoice": (pb.PaymentHash, lambda request, context: _look_up(node, request, context)),
         "ListInvoices": (pb.ListInvoiceRequest, lambda request, _context: node.page(request)),
         "ChannelBalance": (pb.ChannelBalanceRequest, lambda _request, _context: node.channel_balance()),
+        "LookupHtlcResolution": (
+            pb.LookupHtlcResolutionRequest,
+            lambda request, context: _look_up_htlc(node, request, context),
+        ),
         "ListChannels": (pb.ListChannelsRequest, lambda _request, _context: node.channels()),
-        "PendingChannels": (pb.PendingChannelsRequest, lambda _request, _context: pb.PendingChannelsResponse()),
+        **node.money.methods(),
     }
 
     def subscribe(request: pb.InvoiceSubscription, context: grpc.ServicerContext) -> Iterator[bytes]:
@@ -147,5 +162,17 @@ def _look_up(node: SimulatedNode, request: pb.PaymentHash, context: grpc.Service
     found = node.find(request.r_hash)
     if found is None:
         context.abort(grpc.StatusCode.NOT_FOUND, "unable to locate invoice")
+    assert found is not None
+    return found
+
+
+def _look_up_htlc(
+    node: SimulatedNode, request: pb.LookupHtlcResolutionRequest, context: grpc.ServicerContext
+) -> pb.LookupHtlcResolutionResponse:
+    if not node.htlcs.keeps_outcomes:
+        context.abort(grpc.StatusCode.UNAVAILABLE, "cannot lookup with flag --store-final-htlc-resolutions=false")
+    found = node.htlcs.outcome(request)
+    if found is None:
+        context.abort(grpc.StatusCode.NOT_FOUND, "htlc unknown")
     assert found is not None
     return found

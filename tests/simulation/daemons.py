@@ -10,9 +10,9 @@ from datetime import UTC, datetime
 import trio
 
 from adapters.memory import MemoryLightningNode, MemoryStore
+from adapters.prices.nothing import NoPrice
 from daemon.domain.errors import LeaseLost
 from daemon.domain.identifiers import JournalId
-from daemon.domain.money import Price
 from daemon.domain.node_events import ForeignJournalFound, NodeEvent
 from daemon.domain.ports import ChainNode
 from daemon.domain.status import ChainStatus, NodeStatus
@@ -34,13 +34,6 @@ PACE = Pace(sweep_s=8.0, journals_hinted_s=1.0, lookups_per_s=500.0)
 
 class Killed(BaseException):
     """SIGKILL."""
-
-
-class NoPrice:
-    """A price source without a price."""
-
-    def current(self) -> Price | None:
-        return None
 
 
 @dataclass
@@ -148,6 +141,7 @@ class Host:
             status=ChainStatus(),
             metrics=SilentMetrics(),
             limits=ChainLimits(foreign_addresses=True),
+            dealer=NoPrice(),
             clock=Clock(now_ms=lambda: int(self.now_s() * 1000)),
             pace=PACE,
         )

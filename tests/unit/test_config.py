@@ -166,6 +166,30 @@ def test_the_url_can_stand_in_a_file(folder: Path) -> None:
     assert "pass" not in repr(config)
 
 
+def test_redis_is_left_alone_unless_it_is_configured(folder: Path) -> None:
+    """By its url, or a file that holds it; the url is a secret."""
+    assert load(folder, SMALLEST).redis is None
+    (folder / "redis.url").write_text("rediss://:pass@host:6380/1\n")
+    for text, variables in (
+        ('[redis]\nurl_file = "redis.url"\n', {}),
+        ('[redis]\nurl = "rediss://:pass@host:6380/1"\n', {}),
+        ("", {"TELLERD_REDIS__URL": "rediss://:pass@host:6380/1"}),
+    ):
+        config = load(folder, SMALLEST + text, **variables)
+        assert config.redis is not None
+        assert config.redis.url.get_secret_value() == "rediss://:pass@host:6380/1"
+        assert "pass" not in repr(config)
+    (folder / "redis.url").write_text("hunter2")
+    for text, begins in (
+        ('[redis]\nurl = "hunter2"\n', "redis.url: the value (not shown)"),
+        ('[redis]\nurl_file = "redis.url"\n', "redis.url_file: "),
+        ("[redis]\n", "redis: give either url or url_file"),
+    ):
+        said = error(folder, SMALLEST + text)
+        assert said.startswith(begins)
+        assert "hunter2" not in said
+
+
 def test_values_are_frozen(folder: Path) -> None:
     """Nobody changes the configuration while the daemon runs."""
     config = load(folder, SMALLEST)
@@ -219,7 +243,9 @@ def test_what_is_wrong_is_one_line_with_key_value_and_remedy(folder: Path, old: 
         ("[log]\nmoney = 1", "log.money: 1 cannot be used: give true or false"),
         ('[posting]\nlease_ttl_s = "5"', "posting.lease_ttl_s: '5' cannot be used: give a number"),
         ("[posting]\nlease_ttl_s = true", "posting.lease_ttl_s: True cannot be used: give a number"),
-        ('[prices]\nsource = "blink"', "prices.source: 'blink' cannot be used: prices from Blink come in a later"),
+        ('[prices]\nsource = "blink"', 'prices: source "blink" needs price_address, dealer_address, or both'),
+        ('[prices]\nsource = "blink"\ndealer_address = "dealer"', "prices.dealer_address: 'dealer' cannot be used"),
+        ('[prices]\nsource = "fixed"\nusd_per_btc = "1"\nquote_s = 59', "prices.quote_s: 59 cannot be used"),
         ('[prices]\nsource = "fixed"', 'prices: source "fixed" needs usd_per_btc'),
         (
             '[prices]\nsource = "fixed"\nusd_per_btc = "-1"',

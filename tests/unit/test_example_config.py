@@ -17,12 +17,16 @@ from daemon.config import (
     BitcoindConfig,
     Config,
     DepositsConfig,
+    HoldsConfig,
     HttpConfig,
     LndConfig,
     LogConfig,
     MongoConfig,
     PostingConfig,
     PricesConfig,
+    ReconciliationConfig,
+    RedisConfig,
+    SpontaneousConfig,
     load_config,
 )
 
@@ -34,9 +38,13 @@ SECTIONS: dict[str, type[BaseModel]] = {
     "bitcoind": BitcoindConfig,
     "deposits": DepositsConfig,
     "prices": PricesConfig,
+    "holds": HoldsConfig,
+    "spontaneous": SpontaneousConfig,
+    "redis": RedisConfig,
     "api": ApiConfig,
     "http": HttpConfig,
     "posting": PostingConfig,
+    "reconciliation": ReconciliationConfig,
     "log": LogConfig,
 }
 
@@ -47,7 +55,7 @@ API_FILES = {"tls_cert_file": "api.cert", "tls_key_file": "api.key", "client_ca_
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """Where the files are that the example names."""
-    for name in ("tls.cert", "tellerd.macaroon", "mongo.url", *API_FILES.values()):
+    for name in ("tls.cert", "tellerd.macaroon", "mongo.url", "redis.url", *API_FILES.values()):
         (tmp_path / name).write_text("x")
     return tmp_path
 
@@ -70,7 +78,7 @@ def test_the_sections_are_all_here() -> None:
 def test_the_example_is_read_as_it_is(folder: Path) -> None:
     """A newcomer copies it, puts two files beside it, and has a daemon with nothing but defaults."""
     config = load(folder, EXAMPLE.read_text())
-    assert (config.bitcoind, config.prices) == (None, None)
+    assert (config.bitcoind, config.prices, config.redis) == (None, None, None)
     assert (config.api, config.http, config.posting) == (ApiConfig(), HttpConfig(), PostingConfig())
     assert config.log == LogConfig()
 
@@ -86,7 +94,12 @@ def test_every_key_is_in_the_example() -> None:
 def test_what_the_example_shows_as_defaults_are_the_defaults(folder: Path) -> None:
     """Everything switched on is read, and changes no section that has defaults only."""
     shown = uncommented()
-    for other_way in ('url_file = "mongo.url"\n', 'rpc_user = "tellerd"\n', 'rpc_password_file = "rpc-password"\n'):
+    for other_way in (
+        'url_file = "mongo.url"\n',
+        'url_file = "redis.url"\n',
+        'rpc_user = "tellerd"\n',
+        'rpc_password_file = "rpc-password"\n',
+    ):
         assert other_way in shown
         shown = shown.replace(other_way, "")
     config = load(folder, shown)
@@ -94,6 +107,8 @@ def test_what_the_example_shows_as_defaults_are_the_defaults(folder: Path) -> No
     assert config.api == ApiConfig().model_copy(update=places)
     assert (config.http, config.posting, config.log) == (HttpConfig(), PostingConfig(), LogConfig())
     assert config.deposits == DepositsConfig()
+    assert config.holds == HoldsConfig()
+    assert config.reconciliation == ReconciliationConfig()
     for section in (config.mongo, config.prices, config.bitcoind):
         assert section is not None
         for key, default in defaults(type(section)):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from daemon.domain.ports.api_keys import ApiKeys
 from daemon.domain.ports.audit import Audit, AuditedJournal, AuditedLink
+from daemon.domain.ports.audit_log import AuditLog
 from daemon.domain.ports.chain import (
     AddressSource,
     ChainHint,
@@ -25,8 +26,10 @@ from daemon.domain.ports.chain import (
     TxRemoved,
     WatchedScript,
 )
+from daemon.domain.ports.coins import Coins
 from daemon.domain.ports.deposits import Addresses, Deposits, Policies
 from daemon.domain.ports.figures import BookTotals, Figures, SuspenseTotal, SystemWallet
+from daemon.domain.ports.gaps import Gaps
 from daemon.domain.ports.ledger import (
     AccountEntry,
     AccountRow,
@@ -37,18 +40,27 @@ from daemon.domain.ports.ledger import (
     TrialBalancePage,
 )
 from daemon.domain.ports.lightning import (
+    HoldPage,
+    HoldState,
+    HoldWatch,
+    HtlcResolution,
+    IncomingHtlcs,
     InvoicePage,
     InvoiceState,
     LightningNode,
+    NewHoldInvoice,
     NewInvoice,
+    NodeAnswer,
     NodeFunds,
     NodeInfo,
     NodeInvoice,
 )
-from daemon.domain.ports.metrics import Metrics
+from daemon.domain.ports.lightning_books import LightningBooks, LightningTotals
+from daemon.domain.ports.metrics import HoldMetrics, Metrics
 from daemon.domain.ports.other_programs import Journals, OpenInvoice, OpenInvoices
 from daemon.domain.ports.posting import Books, Leases, LeaseView
-from daemon.domain.ports.prices import PriceSource
+from daemon.domain.ports.prices import Dealer, PriceSource, Quotes
+from daemon.domain.ports.suspense import Suspense
 from daemon.domain.ports.wallets import Invoices, StoredInvoice, Wallet, Wallets
 
 __all__ = [
@@ -58,6 +70,7 @@ __all__ = [
     "Addresses",
     "ApiKeys",
     "Audit",
+    "AuditLog",
     "AuditedJournal",
     "AuditedLink",
     "BookTotals",
@@ -65,12 +78,21 @@ __all__ = [
     "ChainHint",
     "ChainInfo",
     "ChainNode",
+    "Coins",
+    "Dealer",
     "Deposits",
     "DerivedAddress",
     "Figures",
     "ForeignAddresses",
+    "Gaps",
     "HeaderInfo",
     "HintsLost",
+    "HoldMetrics",
+    "HoldPage",
+    "HoldState",
+    "HoldWatch",
+    "HtlcResolution",
+    "IncomingHtlcs",
     "InvoicePage",
     "InvoiceState",
     "Invoices",
@@ -78,10 +100,14 @@ __all__ = [
     "LeaseView",
     "Leases",
     "LedgerReader",
+    "LightningBooks",
     "LightningNode",
+    "LightningTotals",
     "MempoolSnapshot",
     "Metrics",
+    "NewHoldInvoice",
     "NewInvoice",
+    "NodeAnswer",
     "NodeFunds",
     "NodeInfo",
     "NodeInvoice",
@@ -89,12 +115,14 @@ __all__ = [
     "OpenInvoices",
     "Policies",
     "PriceSource",
+    "Quotes",
     "RawTx",
     "Scripts",
     "StoreInfo",
     "StoreProbe",
     "StoredEvent",
     "StoredInvoice",
+    "Suspense",
     "SuspenseTotal",
     "SystemWallet",
     "TipChanged",

@@ -34,7 +34,12 @@ class Deposits(Protocol):
         ...
 
     def due(self, *, height: int, after: Outpoint | None, limit: int) -> Sequence[Deposit]:
-        """Confirmed deposits that are deep enough when the tip is at `height`, and not held, ascending by outpoint."""
+        """Confirmed deposits that are deep enough when the tip is at `height`, ascending by outpoint; those that are
+        held only where that may pass by itself, as for want of a price (`Deposit.is_held`)."""
+        ...
+
+    def in_dollars(self, wallet_ids: Collection[WalletId]) -> frozenset[WalletId]:
+        """Those of these wallets that count in dollars."""
         ...
 
     def waiting(self) -> tuple[int, int]:

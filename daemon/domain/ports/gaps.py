@@ -26,9 +26,7 @@ class Gaps(Protocol):
         """Gaps of one kind in these states, newest first by sighting."""
         ...
 
-    def page(
-        self, *, states: Collection[GapState], after: str | None, limit: int
-    ) -> tuple[Sequence[Gap], str | None]:
+    def page(self, *, states: Collection[GapState], after: str | None, limit: int) -> tuple[Sequence[Gap], str | None]:
         """Gaps in these states (none given: all), newest first, and the token of the next page, None after the last.
         BadInput for a token not ours."""
         ...

@@ -9,6 +9,7 @@ from enum import StrEnum
 from typing import Protocol
 
 from daemon.domain.identifiers import NodePubkey, PaymentHash
+from daemon.domain.movements import ClosedChannel, ClosingChannel, Forward, OwnChannel, SentPayment, WalletTx
 from daemon.domain.node_events import InvoiceSettled
 
 
@@ -52,6 +53,34 @@ class NodeInvoice:
     expiry_s: int
     is_amp: bool
     settlements: tuple[InvoiceSettled, ...]
+    hold: HoldState | None = None
+    """Set for a hold invoice: one whose preimage the node does not know (yet)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HoldState:
+    """An invoice as its own stream tells it; amounts in msat.
+
+    `is_hold`: the node does not know the preimage, so that a payment waits for our word (a settled one is known
+    by its state only). `received_msat` is what is held while ACCEPTED, and what was held before CANCELED.
+    `expiry_height` is the smallest of the HTLCs that are held now, 0 if none is. Times are Unix seconds;
+    `accepted_at_s` is the newest HTLC's, 0 if none is held. `seen_at_ns` as in `InvoiceSettled`.
+    """
+
+    payment_hash: PaymentHash
+    state: InvoiceState
+    is_hold: bool
+    received_msat: int
+    expiry_height: int
+    accepted_at_s: int
+    created_at_s: int
+    expiry_s: int
+    seen_at_ns: int = 0
+
+    @property
+    def is_final(self) -> bool:
+        """Whether no other state can follow."""
+        return self.state in (InvoiceState.SETTLED, InvoiceState.CANCELED)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,18 +92,70 @@ class InvoicePage:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class NodeFunds:
-    """What a node holds in its channels, at one moment.
+class HoldPage:
+    """The hold invoices of one page of those that are open or accepted; `next_offset` is 0 after the last page."""
 
-    `funds_msat`: local balances, outgoing HTLCs that are not resolved, commitment fees and anchors where we
-    opened the channel, pending opens. `quiet_token` changes with every commitment update. `incoming_hashes`
-    are the payment hashes of incoming HTLCs that are not resolved: they are not in the figure, which can be
-    trusted only if none of them pays a settled invoice.
+    holds: tuple[HoldState, ...]
+    next_offset: int
+
+
+class NodeAnswer(StrEnum):
+    """What became of asking a node to settle or to cancel an invoice."""
+
+    DONE = "done"
+    """It is so now, or was so before."""
+    OPEN = "open"
+    """Not settled: nothing is held."""
+    SETTLED = "settled"
+    """Not canceled: it is settled."""
+    CANCELED = "canceled"
+    """Not settled: it is canceled."""
+    UNKNOWN = "unknown"
+    """The node has no such invoice."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeFunds:
+    """What a node holds, at one moment.
+
+    `channels_msat`: local balances, outgoing HTLCs that are not resolved, commitment fees and anchors where we
+    opened the channel, pending opens. `closing_msat`: what channels that close have not brought to the wallet yet.
+    `wallet_msat`: the wallet on the chain, with what is unconfirmed or leased. `quiet_token` changes with every
+    commitment update and with every tx. `incoming_hashes` are the payment hashes of incoming HTLCs that are not
+    resolved, `incoming_htlcs` their places (short channel id, index): they are in no figure, which can be trusted only
+    if none of them pays a settled invoice or belongs to a payment that was forwarded.
     """
 
-    funds_msat: int
+    channels_msat: int
     incoming_hashes: tuple[PaymentHash, ...]
     quiet_token: str
+    closing_msat: int = 0
+    wallet_msat: int = 0
+    incoming_htlcs: tuple[tuple[int, int], ...] = ()
+    channels: tuple[OwnChannel, ...] = ()
+    closing: tuple[ClosingChannel, ...] = ()
+
+    @property
+    def funds_msat(self) -> int:
+        """All of it."""
+        return self.channels_msat + self.closing_msat + self.wallet_msat
+
+
+class HtlcResolution(StrEnum):
+    """How an incoming HTLC ended."""
+
+    SETTLED = "settled"
+    """The money has stayed."""
+    FAILED = "failed"
+    """It went back, whatever its invoice says."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IncomingHtlcs:
+    """The open channels by id, and their incoming HTLCs that are not resolved as (chan_id, htlc_index)."""
+
+    open_channels: frozenset[int]
+    pending: frozenset[tuple[int, int]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,6 +167,42 @@ class NewInvoice:
     memo: str
     description_hash: bytes
     expiry_s: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewHoldInvoice:
+    """What AddHoldInvoice is asked for; the preimage stays with whoever knows it."""
+
+    payment_hash: PaymentHash
+    value_msat: int
+    memo: str
+    description_hash: bytes
+    expiry_s: int
+
+
+class HoldWatch(Protocol):
+    """The watch over many single invoices; for one Trio task.
+
+    The iteration gives what has changed, in batches: of each invoice its newest state, the present one first.
+    So no more can wait than invoices are watched. It raises Unavailable when the node breaks off, whatever it
+    says: an end with status OK means nothing unless the invoice's last state is final.
+    """
+
+    def watch(self, payment_hash: PaymentHash) -> bool:
+        """Begins to watch an invoice, also one that the node does not know yet; nothing if it is watched.
+        False if as many as may be are watched already."""
+        ...
+
+    def unwatch(self, payment_hash: PaymentHash) -> None:
+        """Ends the watch over an invoice; nothing if it is not watched. After a final state it ends by itself."""
+        ...
+
+    @property
+    def watched(self) -> int:
+        """How many invoices are watched now."""
+        ...
+
+    def __aiter__(self) -> AsyncIterator[Sequence[HoldState]]: ...
 
 
 class LightningNode(Protocol):
@@ -108,12 +225,64 @@ class LightningNode(Protocol):
         """The invoice as it is now; None if the node does not know it."""
         ...
 
+    def add_hold_invoice(self, invoice: NewHoldInvoice) -> NodeInvoice:
+        """Adds a hold invoice; if an invoice with this hash exists already, whoever made it, that one is returned."""
+        ...
+
+    def settle_invoice(self, preimage: bytes) -> NodeAnswer:
+        """Takes what is held for the preimage's hash. DONE, OPEN, CANCELED or UNKNOWN."""
+        ...
+
+    def cancel_invoice(self, payment_hash: PaymentHash) -> NodeAnswer:
+        """Cancels an open or held invoice: what is held goes back to the payer. DONE, SETTLED or UNKNOWN."""
+        ...
+
+    def pending_holds(self, *, after_add_index: int, limit: int) -> HoldPage:
+        """The hold invoices among the next `limit` open or accepted invoices, from the one after
+        `after_add_index`. A page costs the node what one of `list_invoices` does: for starts, not for polling."""
+        ...
+
+    def hold_watch(self) -> AbstractAsyncContextManager[HoldWatch]:
+        """A watch over single invoices, of none to begin with. Async, for Trio."""
+        ...
+
     def list_invoices(self, *, after_add_index: int, limit: int) -> InvoicePage:
         """Invoices in any state, ascending by add_index, from the one after `after_add_index`."""
         ...
 
     def funds(self) -> NodeFunds:
-        """What the node holds in channels."""
+        """What the node holds: channels, closing channels, wallet."""
+        ...
+
+    def forwards(self, *, after_ns: int, limit: int) -> Sequence[Forward]:
+        """What was forwarded after this moment, ascending by time; complete up to the moment of the call."""
+        ...
+
+    def payments(self, *, after_index: int, limit: int) -> Sequence[SentPayment]:
+        """What the node was told to send, in any state, ascending by index, from the one after `after_index`."""
+        ...
+
+    def newest_payments(self, *, limit: int) -> Sequence[SentPayment]:
+        """The last ones, ascending by index."""
+        ...
+
+    def wallet_txs(self, *, from_height: int) -> Sequence[WalletTx]:
+        """Txs of the wallet in blocks from this height on, and all unconfirmed ones."""
+        ...
+
+    def closed_channels(self) -> Sequence[ClosedChannel]:
+        """All channels that were ever closed and of which nothing is outstanding; LND has no pages for them."""
+        ...
+
+    def incoming_htlcs(self) -> IncomingHtlcs:
+        """Incoming HTLCs that are not resolved; those in channels that close are not among them."""
+        ...
+
+    def htlc_resolution(self, chan_id: int, htlc_index: int) -> HtlcResolution | None:
+        """How an incoming HTLC ended; None if that is not final yet, or was before the node kept outcomes.
+
+        To be asked only of a node that `stores_final_htlc_resolutions`.
+        """
         ...
 
     def settlements(

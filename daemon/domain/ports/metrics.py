@@ -8,6 +8,22 @@ from daemon.domain.cursors import LndCursor
 from daemon.domain.outcomes import DepositsChanged
 
 
+class HoldMetrics(Protocol):
+    """What the keepers of hold invoices count."""
+
+    def holds_attached(self, *, node: str, holds: int, again: bool) -> None:
+        """So many hold invoices are watched after a start, or again after an outage."""
+        ...
+
+    def hold_settled(self, *, node: str, delay_s: float | None) -> None:
+        """A held payment was taken, so long after it was seen; None if that was not measured."""
+        ...
+
+    def hold_canceled(self, *, node: str, reason: str) -> None:
+        """A held payment was given back; the reason is one of ours."""
+        ...
+
+
 class Metrics(Protocol):
     """What posting and ingest count; implemented over prometheus_client in `daemon.serving.metrics`."""
 
@@ -37,6 +53,10 @@ class Metrics(Protocol):
 
     def deposits_changed(self, changed: DepositsChanged) -> None:
         """One chain event was decided and committed."""
+        ...
+
+    def htlc_lost(self, *, amount_msat: int) -> None:
+        """An HTLC that a node calls settled was failed back; the loss is booked."""
         ...
 
     def hints_lost(self, *, topic: str, missing: int) -> None:

@@ -36,6 +36,7 @@ class OpenInvoice:
     payment_hash: PaymentHash
     pubkey: NodePubkey
     created_at: datetime
+    payment_request: str | None = None
 
 
 class OpenInvoices(Protocol):

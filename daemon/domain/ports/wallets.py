@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Protocol
 
+from daemon.domain.accounts import Barred
+from daemon.domain.holds import Release
 from daemon.domain.identifiers import AccountId, NodePubkey, PaymentHash, WalletId
 from daemon.domain.money import Currency
 
@@ -35,6 +37,11 @@ class StoredInvoice:
     completed: bool
     created_at: datetime
     preimage: str = field(repr=False)
+    release: Release | None = None
+    """Of a hold invoice that tellerd made: who releases what it holds. The preimage is empty where the caller keeps
+    it."""
+    cents: int | None = None
+    """What a dollar wallet is to get; None for sats, and where the payer decides."""
 
 
 class Wallets(Protocol):
@@ -47,6 +54,10 @@ class Wallets(Protocol):
 
     def get(self, wallet_id: WalletId) -> Wallet | None:
         """The wallet, None if there is none."""
+        ...
+
+    def barred(self, wallet: Wallet) -> Barred | None:
+        """Why nothing is credited to the wallets of its account now; None where it is."""
         ...
 
     def page(
@@ -67,6 +78,11 @@ class Invoices(Protocol):
         """Completes a document."""
         ...
 
+    def release(self, payment_hash: PaymentHash, preimage: str | None) -> None:
+        """What the invoice holds, or will hold, may be taken from now on; with the preimage, where the caller kept
+        it."""
+        ...
+
     def get(self, payment_hash: PaymentHash) -> StoredInvoice | None:
         """The document, None if there is none."""
         ...
@@ -77,6 +93,11 @@ class Invoices(Protocol):
 
     def page(self, *, wallet_id: WalletId, after: str | None, limit: int) -> tuple[Sequence[StoredInvoice], str | None]:
         """A wallet's documents, newest first, and the token of the next page, None after the last."""
+        ...
+
+    def states_told(self, invoice: StoredInvoice) -> Mapping[str, Mapping[str, Any]]:
+        """The payloads of what was told of an invoice apart from its settlement, by type: invoice.held, and
+        invoice.canceled or invoice.expired."""
         ...
 
     def settlement(self, payment_hash: PaymentHash) -> Mapping[str, Any] | None:

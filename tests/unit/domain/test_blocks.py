@@ -18,6 +18,7 @@ from daemon.domain.blocks import (
     parse_tx,
     scan,
 )
+from daemon.domain.identifiers import Outpoint, Txid, outpoint_of
 
 GENESIS = bytes.fromhex(
     "0100000000000000000000000000000000000000000000000000000000000000000000003ba3edfd7a7b12b27ac72c3e67768f617fc81bc3"
@@ -226,6 +227,32 @@ def test_one_tx_may_pay_several_watched_scripts_and_one_twice() -> None:
 def test_nothing_watched_gives_nothing() -> None:
     """A block with no output of ours has no outputs to show."""
     assert scan(block(PLAIN)).outputs_to(frozenset()) == []
+
+
+def test_the_tx_that_spends_an_output_is_found() -> None:
+    """Wherever it stands in the block, with and without witness; several outputs at once."""
+    coinbase = VERSION + b"\x01" + COINBASE_INPUT + b"\x01" + OUTPUT + LOCK_TIME
+    found = scan(block(coinbase, PLAIN, BIP143))
+    assert found.spenders_of([outpoint_of(Txid("77" * 32), 0)]) == {}
+    legacy, segwit = parse_tx(BIP143).inputs
+    spender = parse_tx(BIP143).txid
+    assert found.spenders_of([legacy, segwit, Outpoint(SPENT_NAME)]) == {
+        legacy: spender,
+        segwit: spender,
+        SPENT_NAME: txid_of(PLAIN),
+    }
+    txid, _, vout = segwit.partition(":")
+    assert found.spenders_of([outpoint_of(Txid(txid), int(vout) + 1)]) == {}
+
+
+def test_the_bytes_of_an_outpoint_in_somebodys_data_are_no_spend() -> None:
+    """In a header, a script or a witness it spends nothing; a tx after them that does spend it is found."""
+    noted = VERSION + b"\x01" + b"\x99" * 36 + b"\0" + SEQUENCE + b"\x01" + output(b"\x6a\x24" + SPENT) + LOCK_TIME
+    stripped = VERSION + b"\x01" + b"\x98" * 36 + b"\0" + SEQUENCE + b"\x01" + OUTPUT
+    witnessed = stripped[:4] + b"\0\x01" + stripped[4:] + witness([SPENT]) + LOCK_TIME
+    assert scan(SPENT + bytes(44) + number(2) + noted + witnessed).spenders_of([Outpoint(SPENT_NAME)]) == {}
+    found = scan(block(noted, witnessed, PLAIN))
+    assert found.spenders_of([Outpoint(SPENT_NAME)]) == {SPENT_NAME: txid_of(PLAIN)}
 
 
 def test_a_header_is_read_alone_and_from_a_block() -> None:

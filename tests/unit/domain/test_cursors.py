@@ -70,5 +70,6 @@ def test_a_new_epoch_starts_over_and_keeps_the_sums() -> None:
         booked_msat=7_001,
         remainder_msat=1,
         rounding_sats=3,
+        htlc_checked_through=3,
     )
     assert old.new_epoch(8).opening_index == 5

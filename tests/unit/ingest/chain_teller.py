@@ -22,7 +22,7 @@ from daemon.domain.identifiers import BlockHash, Outpoint, Txid, WalletId
 from daemon.domain.money import Currency
 from daemon.domain.node_events import NodeEvent
 from daemon.domain.outcomes import DepositsChanged
-from daemon.domain.ports import ChainInfo, DerivedAddress, HeaderInfo, MempoolSnapshot
+from daemon.domain.ports import ChainInfo, Dealer, DerivedAddress, HeaderInfo, MempoolSnapshot
 from daemon.domain.status import ChainStatus
 from daemon.ingest.chain import ChainFollower, ChainLimits
 from daemon.ingest.clock import Clock
@@ -91,6 +91,7 @@ class Metrics:
         """Kept."""
         self.lost.append((topic, missing))
 
+    def htlc_lost(self, *, amount_msat: int) -> None: ...
     def node_connected(self, *, node: str, connected: bool) -> None: ...
     def settled(self, *, outcome: str, amount_sat: int, latency_s: float | None) -> None: ...
     def committed(self, *, events: int, duration_s: float) -> None: ...
@@ -114,6 +115,7 @@ class ChainTeller:
         self.handed_over: list[NodeEvent] = []
         self.network = "regtest"
         self.limits = ChainLimits()
+        self.dealer: Dealer = NoPrice()
         self.deliver = trio.Event()  # until it is set nothing reaches posting
         self.deliver.set()
         self._fence = self.store.leases.acquire(holder="test", ttl_s=3600.0) or 0
@@ -219,6 +221,7 @@ class ChainTeller:
             status=self.status,
             metrics=self.metrics,
             limits=self.limits,
+            dealer=self.dealer,
             clock=Clock(now_ms=now_ms),
         )
 

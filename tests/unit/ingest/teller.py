@@ -28,6 +28,7 @@ from daemon.ingest.lightning import LightningFollower
 from daemon.ingest.open_invoices import OpenInvoiceSweep
 from daemon.ingest.pace import Pace
 from daemon.posting.board import Board
+from daemon.posting.invoice_hints import InvoiceHints
 from daemon.posting.poster import Poster
 from daemon.supervision import keep_running
 from tests.samples import hash_of, invoice, preimage_of
@@ -41,6 +42,12 @@ FAST = Pace(
     sweep_s=0.02,
     new_documents_s=0.01,
     lookups_per_s=10_000.0,
+    proof_s=0.01,
+    first_proof_s=0.01,
+    htlc_lookups_per_s=10_000.0,
+    htlc_retry_s=0.01,
+    htlc_unproven_s=0.05,
+    hold_look_s=0.02,
     journals_s=0.02,
     journals_hinted_s=0.001,
 )
@@ -121,6 +128,7 @@ class Metrics:
     def cursor_moved(self, cursor: LndCursor) -> None: ...
     def leading(self, leading: bool) -> None: ...
     def deposits_changed(self, changed: DepositsChanged) -> None: ...
+    def htlc_lost(self, *, amount_msat: int) -> None: ...
     def hints_lost(self, *, topic: str, missing: int) -> None: ...
 
 
@@ -145,6 +153,10 @@ class Teller:
         """The node's cursor as the store has it."""
         pubkey = pubkey or self.node.pubkey
         return self.store.books.read_facts(Wanted(pubkeys={pubkey})).cursors.get(pubkey)
+
+    def proven_through(self, index: int) -> bool:
+        """Whether every HTLC up to this settle_index is proven."""
+        return (cursor := self.cursor()) is not None and cursor.htlc_checked_through >= index
 
     def balance(self, account: str) -> int:
         """Credit less debit, in sat."""
@@ -216,12 +228,17 @@ class Teller:
         )
 
     @asynccontextmanager
-    async def sweep(self) -> AsyncIterator[None]:
+    async def sweep(self, hints: InvoiceHints | None = None) -> AsyncIterator[None]:
         """The look-ups of open invoices, and posting."""
 
         def start(nursery: trio.Nursery, inbox: Inbox) -> None:
             sweep = OpenInvoiceSweep(
-                node=self.node, documents=self.store.open_invoices, board=self.board, inbox=inbox, pace=FAST
+                node=self.node,
+                documents=self.store.open_invoices,
+                board=self.board,
+                inbox=inbox,
+                hints=hints or InvoiceHints(),
+                pace=FAST,
             )
             nursery.start_soon(partial(keep_running, sweep.run, name="sweep", rng=random.Random(1)))
 
@@ -236,6 +253,12 @@ class Teller:
             finder = JournalFinder(journals=self.store.journals, inbox=inbox, pace=FAST)
             nursery.start_soon(partial(keep_running, finder.run, name="journals", rng=random.Random(1)))
 
+        async with self._posting(start):
+            yield
+
+    @asynccontextmanager
+    async def staged(self, start: Callable[[trio.Nursery, Inbox], None]) -> AsyncIterator[None]:
+        """Whatever `start` starts, and posting."""
         async with self._posting(start):
             yield
 

@@ -27,7 +27,7 @@ async def open_and_stop(teller: Teller) -> None:
     async with teller.follow():
         await opened(teller)
         teller.node.settle(teller.expected_invoice("before the stop"))
-        await eventually(lambda: teller.credited_sat == 1000)
+        await eventually(lambda: teller.credited_sat == 1000 and teller.proven_through(1))
 
 
 class TestFirstStart:
@@ -351,7 +351,7 @@ class TestGaps:
             teller.node.settle(teller.expected_invoice("a"))
             teller.node.burn_settle_index(3)
             teller.node.settle(teller.expected_invoice("b"))
-            await eventually(lambda: (c := teller.cursor()) is not None and c.settle_index == 5)
+            await eventually(lambda: teller.proven_through(5))
         cursor = teller.cursor()
         assert cursor is not None
         assert cursor.checkpoint_hash is not None

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
+import trio
+
 from daemon.domain.cursors import LndCursor
 from daemon.domain.identifiers import NodePubkey, PaymentHash
 from daemon.domain.node_events import InvoiceSettled, NodeOpened
-from daemon.domain.ports import NodeInvoice
+from daemon.domain.payment_requests import PaymentRequest, encode_unsigned
+from daemon.domain.ports import NewHoldInvoice, NodeInvoice
+from daemon.posting.invoice_hints import InvoiceHints
 from tests.samples import hash_of, invoice
 from tests.unit.ingest.teller import Teller, eventually
 
@@ -108,3 +112,61 @@ async def test_answers_of_another_node_are_not_handed_over() -> None:
         await eventually(lambda: looked_up in teller.node.lookups)
     assert first != OTHER
     assert teller.handed_over[handed_over:] == []
+
+
+async def test_a_canceled_invoice_is_told_and_its_document_closed() -> None:
+    """After the node has said so, never before: one that has expired by the clock is still open here."""
+    teller = await opened_teller()
+    canceled, open_ = teller.expected_invoice("canceled"), teller.expected_invoice("open")
+    teller.node.cancel(canceled)
+
+    def closed(payment_hash: PaymentHash) -> bool:
+        stored = teller.store.invoices.get(payment_hash)
+        return stored is not None and stored.completed
+
+    async with teller.sweep():
+        await eventually(lambda: closed(canceled))
+        await eventually(lambda: teller.node.lookups.count(open_) >= 5)
+    assert not closed(open_)
+    told = [row for row in teller.store.ledger.events(after_sequence=0, limit=10) if row.type != "books.opened"]
+    assert [(row.type, row.payload["reason"]) for row in told] == [("invoice.canceled", "on_node")]
+
+
+async def test_a_hold_invoice_that_nobody_keeps_is_hinted() -> None:
+    """The look-ups find it, whatever was missed."""
+    teller = await opened_teller()
+    hints = InvoiceHints()
+    asked = NewHoldInvoice(payment_hash=hash_of("a"), value_msat=1_000, memo="", description_hash=b"", expiry_s=600)
+    teller.node.add_hold_invoice(asked)
+    teller.expect("a")
+    with hints.listen(teller.node.pubkey) as inbox, trio.fail_after(10):
+        async with teller.sweep(hints):
+            assert await inbox.take() == [hash_of("a")]
+
+
+async def test_what_the_node_has_deleted_is_over_an_hour_after_its_expiry() -> None:
+    """As a node does with canceled invoices where it is told to; what may still be made is left alone."""
+    teller = await opened_teller()
+    now_s = int(datetime.now(tz=UTC).timestamp())
+    for name, expired_s_ago in (("gone", 3_700), ("just expired", 3_500), ("unreadable", 0)):
+        terms = PaymentRequest(
+            payment_hash=hash_of(name),
+            amount_msat=1_000,
+            memo="",
+            description_hash=b"",
+            created_at_s=now_s - expired_s_ago - 60,
+            expiry_s=60,
+        )
+        text = encode_unsigned(terms) if expired_s_ago else "no payment request"
+        document = invoice(name, teller.wallet, pubkey=teller.node.pubkey, payment_request=text)
+        teller.store.another.insert_invoice(document)
+
+    def open_names() -> list[PaymentHash]:
+        pubkey = teller.node.pubkey
+        found = teller.store.open_invoices.open_invoices(pubkey=pubkey, after=None, limit=10)
+        return [one.payment_hash for one in found]
+
+    async with teller.sweep():
+        await eventually(lambda: hash_of("gone") not in open_names())
+        await eventually(lambda: teller.node.lookups.count(hash_of("just expired")) >= 3)
+    assert set(open_names()) == {hash_of("just expired"), hash_of("unreadable")}

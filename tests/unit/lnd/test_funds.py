@@ -5,7 +5,9 @@ from __future__ import annotations
 import pytest
 
 from adapters.lnd._pb import lightning_pb2 as pb
-from adapters.lnd.funds import node_funds
+from adapters.lnd.funds import Answers, node_funds
+from daemon.domain.identifiers import Outpoint, Txid
+from daemon.domain.movements import WalletTx
 from daemon.domain.ports import NodeFunds
 
 CAPACITY_SAT = 16_000_000
@@ -40,10 +42,12 @@ def funds(
         unsettled_local_balance=pb.Amount(msat=unsettled_msat),
     )
     return node_funds(
-        balance_before=balance,
-        channels=pb.ListChannelsResponse(channels=channels),
-        pending=pending or pb.PendingChannelsResponse(),
-        balance_after=balance,
+        Answers(
+            before=balance,
+            channels=pb.ListChannelsResponse(channels=channels),
+            pending=pending or pb.PendingChannelsResponse(),
+            after=balance,
+        )
     )
 
 
@@ -139,7 +143,100 @@ def test_a_change_between_the_two_balances_is_a_token_of_its_own() -> None:
     before, after = (pb.ChannelBalanceResponse(local_balance=pb.Amount(msat=msat)) for msat in (1, 2))
     channels, pending = pb.ListChannelsResponse(), pb.PendingChannelsResponse()
     tokens = {
-        node_funds(balance_before=first, channels=channels, pending=pending, balance_after=second).quiet_token
+        node_funds(Answers(before=first, channels=channels, pending=pending, after=second)).quiet_token
         for first, second in ((before, before), (before, after), (after, after))
     }
     assert len(tokens) == 3
+
+
+def answers(
+    wallet: pb.WalletBalanceResponse, pending: pb.PendingChannelsResponse | None = None, *txs: WalletTx
+) -> NodeFunds:
+    """Of a node without open channels."""
+    nothing = pb.ChannelBalanceResponse()
+    return node_funds(
+        Answers(
+            before=nothing,
+            channels=pb.ListChannelsResponse(),
+            pending=pending or pb.PendingChannelsResponse(),
+            after=nothing,
+            wallet_before=wallet,
+            wallet_after=wallet,
+            txs=txs,
+        )
+    )
+
+
+def tx(amount_sat: int, *, spends: str = "", spent_sat: int = 0, height: int = 0) -> WalletTx:
+    """A tx of the wallet."""
+    return WalletTx(
+        txid=Txid("cc" * 32),
+        amount_sat=amount_sat,
+        spent_sat=spent_sat,
+        outputs_sat=0,
+        fee_sat=0,
+        height=height,
+        spends=(Outpoint(spends),) if spends else (),
+    )
+
+
+def waiting(limbo_sat: int, closing_txid: str) -> pb.PendingChannelsResponse:
+    """A channel of ours that waits for its close."""
+    pending = pb.PendingChannelsResponse()
+    one = pending.waiting_close_channels.add(limbo_balance=limbo_sat, closing_txid=closing_txid)
+    one.channel.channel_point = "bb:0"
+    one.channel.capacity = 5_000_000
+    one.channel.local_balance = 4_918_752
+    one.channel.remote_balance = 77_777
+    one.channel.initiator = pb.INITIATOR_LOCAL
+    one.channel.commitment_type = pb.ANCHORS
+    one.commitments.local_commit_fee_sat = 2_810
+    return pending
+
+
+def test_coins_that_are_leased_and_spent_already_count_once() -> None:
+    """A funding tx that is not confirmed: LND shows its change, and the coin that it spends as locked."""
+    wallet = pb.WalletBalanceResponse(
+        total_balance=14_999_671, unconfirmed_balance=14_999_671, locked_balance=20_000_000
+    )
+    assert answers(wallet, None, tx(-5_000_329, spent_sat=20_000_000)).wallet_msat == 14_999_671_000
+    assert answers(wallet, None, tx(-5_000_329, spent_sat=20_000_000, height=9)).wallet_msat == 34_999_671_000
+
+
+def test_coins_that_are_leased_only_are_there() -> None:
+    """Before the tx that they are for is made."""
+    assert answers(pb.WalletBalanceResponse(total_balance=3, locked_balance=20)).wallet_msat == 23_000
+
+
+def test_a_cooperative_close_counts_once() -> None:
+    """Its output is in the wallet from the broadcast on, and limbo all the same until three confirmations."""
+    wallet = pb.WalletBalanceResponse(total_balance=16_920_093)
+    (before,) = answers(wallet, waiting(4_918_752, "")).closing
+    assert (before.to_come_sat, before.held_sat) == (4_918_752, 4_918_752 + 2_810 + 660)
+    for height in (0, 123):
+        closing = answers(wallet, waiting(4_918_752, "dd" * 32), tx(4_920_730, spends="bb:0", height=height))
+        assert (closing.closing_msat, closing.closing[0].held_sat) == (0, 4_922_222)
+
+
+def test_an_unconfirmed_sweep_counts_once() -> None:
+    """LND goes on to call it limbo until it is confirmed."""
+    pending = pb.PendingChannelsResponse()
+    forced = pending.pending_force_closing_channels.add(closing_txid="ee" * 32, limbo_balance=2_396_736)
+    forced.channel.channel_point = "bb:0"
+    forced.channel.initiator = pb.INITIATOR_REMOTE
+    wallet = pb.WalletBalanceResponse(total_balance=1)
+    assert answers(wallet, pending).closing_msat == 2_396_736_000
+    swept = tx(2_396_300, spends=f"{'ee' * 32}:3")
+    assert answers(wallet, pending, swept).closing_msat == 436_000
+
+
+def test_the_token_changes_with_the_wallet_and_with_what_closes() -> None:
+    """And not with the blocks that pass."""
+    wallet = pb.WalletBalanceResponse(total_balance=5)
+    pending = waiting(4_918_752, "dd" * 32)
+    token = answers(wallet, pending).quiet_token
+    pending.waiting_close_channels[0].blocks_til_close_confirmed = 2
+    assert answers(wallet, pending).quiet_token == token
+    assert answers(pb.WalletBalanceResponse(total_balance=6), pending).quiet_token != token
+    assert answers(wallet, waiting(4_918_751, "dd" * 32)).quiet_token != token
+    assert answers(wallet, pending, tx(1)).quiet_token != token

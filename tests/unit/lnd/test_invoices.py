@@ -61,6 +61,56 @@ def test_spontaneous_amp_is_named_by_its_set() -> None:
     assert (event.payment_hash, event.settled_id) == ("aa", "aa")
 
 
+RECORD = 696_969
+
+
+def keysend(*htlcs: pb.InvoiceHTLC) -> pb.Invoice:
+    """A keysend that settled with these HTLCs."""
+    return pb.Invoice(r_hash=R_HASH, is_keysend=True, state=pb.Invoice.SETTLED, amt_paid_msat=1_000, htlcs=htlcs)
+
+
+def htlc(
+    index: int, value: bytes | None, *, at_s: int = 5, state: pb.InvoiceHTLCState.ValueType = pb.SETTLED
+) -> pb.InvoiceHTLC:
+    """An HTLC with the record, if it has a value, and with another one."""
+    records = {RECORD + 1: b"other"} | ({} if value is None else {RECORD: value})
+    return pb.InvoiceHTLC(chan_id=1, htlc_index=index, resolve_time=at_s, state=state, custom_records=records)
+
+
+@pytest.mark.parametrize(
+    ("htlcs", "named"),
+    [
+        ([htlc(1, b"wallet-1")], "wallet-1"),
+        ([htlc(1, None)], None),
+        ([], None),
+        ([htlc(2, b"second"), htlc(1, b"first")], "first"),
+        ([htlc(1, b"later", at_s=6), htlc(2, b"earlier")], "earlier"),
+        ([htlc(1, b"failed", at_s=1, state=pb.CANCELED), htlc(2, b"settled")], "settled"),
+        ([htlc(1, None), htlc(2, b"came again")], None),
+        ([htlc(1, b"\xff\xfe")], "\ufffd\ufffd"),
+        ([htlc(1, b"x" * 1_200)], "x" * 65),
+    ],
+)
+def test_a_keysend_names_the_wallet_of_its_first_part(htlcs: list[pb.InvoiceHTLC], named: str | None) -> None:
+    """Whatever order LND tells the parts in; what is no id stays one that no wallet has."""
+    (event,) = settlements(keysend(*htlcs), pubkey=NODE, wallet_record=RECORD)
+    assert event.wallet_named == named
+
+
+def test_only_spontaneous_payments_name_a_wallet() -> None:
+    """Who pays an invoice cannot send the money elsewhere; and without a configured record nobody can."""
+    one = htlc(1, b"wallet-1")
+    invoice = keysend(one)
+    assert settlements(invoice, pubkey=NODE)[0].wallet_named is None
+    invoice.is_keysend = False
+    assert settlements(invoice, pubkey=NODE, wallet_record=RECORD)[0].wallet_named is None
+    of_amp = amp(aa=(pb.SETTLED, 3, 1_000))
+    of_amp.htlcs.append(one)
+    assert settlements(of_amp, pubkey=NODE, wallet_record=RECORD)[0].wallet_named is None
+    of_amp.r_hash = b""
+    assert settlements(of_amp, pubkey=NODE, wallet_record=RECORD)[0].wallet_named == "wallet-1"
+
+
 def test_an_amp_invoice_without_a_settled_set_is_no_settlement() -> None:
     """Whatever its top-level state says."""
     assert settlements(amp(), pubkey=NODE) == ()

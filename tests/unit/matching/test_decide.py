@@ -7,8 +7,8 @@ from decimal import Decimal
 
 import pytest
 
-from daemon.domain.accounts import LIGHTNING, OPENING, ROUNDING, SUSPENSE, wallet_account
-from daemon.domain.books import Expectation, Facts, Head, SuspenseEntry
+from daemon.domain.accounts import LIGHTNING, OPENING, ROUNDING, SUSPENSE, Barred, wallet_account
+from daemon.domain.books import ChainFacts, Expectation, Facts, Head, SuspenseEntry
 from daemon.domain.cursors import LndCursor
 from daemon.domain.entries import Leg
 from daemon.domain.errors import InvariantViolation
@@ -24,7 +24,14 @@ from daemon.domain.identifiers import (
     opening_key,
 )
 from daemon.domain.money import Currency, Price
-from daemon.domain.node_events import ForeignJournalFound, ListingCompleted, NodeEvent, NodeOpened, NodeRestored
+from daemon.domain.node_events import (
+    ForeignJournalFound,
+    InvoiceSettled,
+    ListingCompleted,
+    NodeEvent,
+    NodeOpened,
+    NodeRestored,
+)
 from daemon.domain.outcomes import (
     Adopted,
     AlreadyPosted,
@@ -66,6 +73,7 @@ def facts(
     suspense: SuspenseEntry | None = None,
     elsewhere: set[PaymentHash] | None = None,
     lightning_sat: int = 0,
+    received: dict[str, int] | None = None,
 ) -> Facts:
     return Facts(
         head=Head(fence=1),
@@ -75,6 +83,7 @@ def facts(
         cursors={cursor.pubkey: cursor} if cursor else {},
         booked_elsewhere=elsewhere or set(),
         lightning_balance=-lightning_sat,
+        received=received or {},
     )
 
 
@@ -148,7 +157,8 @@ def test_a_duplicate_is_a_success_that_writes_nothing() -> None:
     twice = decide([event, event], facts(expected()), price=None)
     assert [type(outcome) for outcome in twice.outcomes] == [Posted, AlreadyPosted]
     assert len(twice.steps) == 1
-    again = decide([event], facts(expected(paid=True), booked={KEY}, cursor=twice.cursors[NODE]), price=None)
+    booked = facts(expected(paid=True), booked={KEY}, cursor=twice.cursors[NODE], received={KEY: 5_000})
+    again = decide([event], booked, price=None)
     assert again.outcomes == [AlreadyPosted(KEY)]
     assert again.writes_nothing()
 
@@ -158,8 +168,10 @@ def test_a_duplicate_is_a_success_that_writes_nothing() -> None:
     [
         (None, "no_expectation"),
         (expected(wallet_currency=None), "no_wallet"),
-        (expected(currency=Currency.USD, wallet_currency=Currency.USD), "not_a_btc_wallet"),
-        (expected(currency=None), "not_a_btc_wallet"),
+        (expected(currency=Currency.USD, wallet_currency=Currency.USD), "not_priced"),
+        (expected(currency=Currency.USD), "currency_differs"),
+        (expected(wallet_currency=Currency.USD), "currency_differs"),
+        (expected(currency=None), "currency_differs"),
         (expected(pubkey=OTHER_NODE), "other_node"),
         (expected(pubkey=OTHER_NODE, paid=True), "other_node"),
     ],
@@ -182,11 +194,120 @@ def test_a_document_without_a_node_is_matched_by_its_hash() -> None:
     assert plan.outcomes == [Posted(KEY, 4, False)]
 
 
-def test_an_amp_set_goes_to_suspense_under_its_own_key() -> None:
-    """Each set once, and no checkpoint: its hash does not tell the index."""
-    plan = decide([settled("a", 1, 4_000, settled_id="5e7" * 21 + "0")], facts(expected()), price=None)
-    assert plan.outcomes == [Suspended(lightning_key(NODE, "5e7" * 21 + "0"), 4, "amp")]
-    assert (plan.cursors[NODE].settle_index, plan.cursors[NODE].checkpoint_hash) == (1, None)
+SETS = ("5e7" * 21 + "0", "5e7" * 21 + "1")
+SET_KEYS = tuple(lightning_key(NODE, one) for one in SETS)
+
+
+def test_every_set_of_an_amp_invoice_is_credited_once() -> None:
+    """With what it brought, under its own key; the first marks the document paid. No checkpoint: its hash does not
+    tell the index."""
+    first, second = settled("a", 1, 4_000, settled_id=SETS[0]), settled("a", 2, 9_000, settled_id=SETS[1])
+    plan = decide([first, second, first], facts(expected()), price=None)
+    assert plan.outcomes == [Posted(SET_KEYS[0], 4, False), Posted(SET_KEYS[1], 9, False), AlreadyPosted(SET_KEYS[0])]
+    assert legs(plan) == [
+        (LIGHTNING, -4),
+        (wallet_account(WALLET), 4),
+        (LIGHTNING, -9),
+        (wallet_account(WALLET), 9),
+    ]
+    assert plan.paid == [hash_of("a")]
+    assert [step.also_takes for step in plan.steps] == [(KEY,), ()]
+    assert (plan.cursors[NODE].settle_index, plan.cursors[NODE].checkpoint_hash) == (2, None)
+    later = facts(expected(paid=True), booked={SET_KEYS[0], KEY})
+    plan = decide([second], later, price=None)
+    assert (plan.outcomes, plan.paid) == ([Posted(SET_KEYS[1], 9, False)], [])
+
+
+def test_a_set_asks_whether_another_one_came_before() -> None:
+    """By its own key and by the invoice's."""
+    assert {SET_KEYS[0], KEY} <= wanted_by([settled("a", 1, 4_000, settled_id=SETS[0])]).keys
+
+
+def test_a_set_of_an_invoice_that_another_program_marked_paid_is_a_gap() -> None:
+    """No key of ours says that it was tellerd who marked it."""
+    plan = decide([settled("a", 1, 4_000, settled_id=SETS[0])], facts(expected(paid=True)), price=None)
+    assert (plan.steps, plan.outcomes) == ([], [GapFound(SET_KEYS[0])])
+
+
+def test_a_set_for_a_dollar_wallet_waits_for_a_person() -> None:
+    """The cents of the document are those of one payment at one moment."""
+    in_dollars = expected(currency=Currency.USD, wallet_currency=Currency.USD, cents=100)
+    plan = decide([settled("a", 1, 4_000, settled_id=SETS[0])], facts(in_dollars), price=None)
+    assert plan.outcomes == [Suspended(SET_KEYS[0], 4, "not_priced")]
+
+
+def test_a_spontaneous_amp_payment_is_nobodys() -> None:
+    """Its set id is all it has, and no document has that for a hash."""
+    spontaneous = replace(settled("a", 1, 4_000), payment_hash=PaymentHash(SETS[0]), settled_id=SETS[0])
+    plan = decide([spontaneous], facts(expected()), price=None)
+    assert plan.outcomes == [Suspended(SET_KEYS[0], 4, "no_expectation")]
+
+
+def spontaneous(wallet: str | None, received_msat: int = 4_000) -> InvoiceSettled:
+    return replace(settled("a", 1, received_msat), wallet_named=wallet)
+
+
+def wallets(*, currency: Currency = Currency.BTC, barred: Barred | None = None) -> ChainFacts:
+    return ChainFacts(currencies={WALLET: currency}, barred={} if barred is None else {WALLET: barred})
+
+
+def test_a_spontaneous_payment_is_credited_to_the_wallet_that_it_names() -> None:
+    """There is no document to mark; it is told like any other, under its hash."""
+    assert wanted_by([spontaneous(WALLET)]).wallet_ids == {WALLET}
+    known = facts()
+    known.chain = wallets()
+    plan = decide([spontaneous(WALLET), spontaneous(WALLET)], known, price=None)
+    assert legs(plan) == [(LIGHTNING, -4), (wallet_account(WALLET), 4)]
+    assert (plan.paid, plan.outcomes) == ([], [Posted(KEY, 4, False), AlreadyPosted(KEY)])
+    (told,) = plan.steps[0].events
+    assert (told.type, told.wallet_ids, told.payload["external_id"]) == ("invoice.settled", (WALLET,), hash_of("a"))
+
+
+@pytest.mark.parametrize(
+    ("named", "chain", "reason"),
+    [
+        (None, wallets(), "no_expectation"),
+        ("nobody", wallets(), "no_wallet"),
+        ("", wallets(), "no_wallet"),
+        (WALLET, wallets(currency=Currency.USD), "currency_differs"),
+        (WALLET, wallets(barred=Barred.LOCKED), Barred.LOCKED.value),
+    ],
+)
+def test_a_spontaneous_payment_that_names_no_wallet_of_sats_waits(
+    named: str | None, chain: ChainFacts, reason: str
+) -> None:
+    """In suspense, with the reason."""
+    known = facts()
+    known.chain = chain
+    plan = decide([spontaneous(named)], known, price=None)
+    assert plan.outcomes == [Suspended(KEY, 4, reason)]
+
+
+def test_a_spontaneous_payment_from_before_the_opening_is_part_of_it() -> None:
+    """Whose that money was is settled already, by whatever came before tellerd."""
+    old = facts(cursor=replace(OPEN, opening_index=1))
+    fresh = facts(cursor=LndCursor(pubkey=NODE, name=""))
+    for known in (old, fresh):
+        known.chain = wallets()
+        plan = decide([spontaneous(WALLET)], known, price=None)
+        assert (plan.steps, plan.outcomes) == ([], [PartOfOpening(KEY)])
+
+
+def test_a_document_goes_before_what_the_payer_says() -> None:
+    """Who knows the hash cannot send the money elsewhere."""
+    known = facts(expected())
+    known.chain = ChainFacts(currencies={WalletId("other"): Currency.BTC})
+    plan = decide([spontaneous("other")], known, price=None)
+    assert legs(plan) == [(LIGHTNING, -4), (wallet_account(WALLET), 4)]
+
+
+def test_money_that_comes_again_to_a_spontaneous_payment_follows_the_first() -> None:
+    """What has arrived in all is the wallet's."""
+    known = facts(booked={KEY}, received={KEY: 4_000})
+    known.chain = wallets()
+    plan = decide([spontaneous(WALLET, 9_500)], known, price=None)
+    assert legs(plan) == [(LIGHTNING, -5), (wallet_account(WALLET), 5)]
+    assert plan.outcomes == [Posted(f"{KEY}:+9500", 5, False)]
 
 
 def test_money_in_suspense_moves_when_a_document_expects_it() -> None:
@@ -348,7 +469,7 @@ def test_a_restored_node_begins_a_new_epoch() -> None:
     """Positions start over, sums stay."""
     cursor = replace(OPEN, settle_index=7, booked_msat=1_234)
     plan = decide([NodeRestored(pubkey=NODE, newest_index=3)], facts(cursor=cursor), price=None)
-    assert plan.cursors[NODE] == replace(OPEN, epoch=1, booked_msat=1_234)
+    assert plan.cursors[NODE] == replace(OPEN, epoch=1, booked_msat=1_234, htlc_checked_through=3)
 
 
 def foreign(*its_legs: Leg) -> ForeignJournalFound:

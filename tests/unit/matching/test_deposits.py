@@ -7,6 +7,7 @@ later event finds, is part of each claim.
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 from decimal import Decimal
 
 import pytest
@@ -24,6 +25,7 @@ from daemon.domain.money import Currency, Price
 from daemon.domain.node_events import NodeEvent
 from daemon.domain.outcomes import AlreadyPosted, DepositsChanged, Held, Outcome, Stale
 from daemon.domain.ports import StoredEvent
+from daemon.domain.quotes import Deal
 from daemon.matching.decide import decide, wanted_by
 from daemon.matching.deposits import DepositRules
 from daemon.matching.plan import Plan
@@ -806,17 +808,26 @@ def test_an_output_in_two_blocks_of_one_chain_stops_the_daemon() -> None:
 # --- who cannot be credited, and who was credited by somebody else --------------------------------------
 
 
-@pytest.mark.parametrize(("kind", "reason"), [("dollars", "not_a_btc_wallet"), ("nobody", "no_wallet")])
-def test_a_deposit_that_no_wallet_can_take_is_held(kind: str, reason: str) -> None:
+def test_a_deposit_that_no_wallet_can_take_is_held() -> None:
     """It stays confirmed and pending, is not due again, and is told once."""
-    bank = Bank()
-    bank.mine(output("a", bank.dollars if kind == "dollars" else "nobody"))
+    bank, reason = Bank(), "no_wallet"
+    bank.mine(output("a", "nobody"))
     outpoint = bank.deposit().outpoint
     assert bank.post(deposit_due("a")) == [Held(outpoint, reason)]
     assert (bank.deposit().state, bank.deposit().held_reason) == (CONFIRMED, reason)
     assert (bank.keys(), bank.pending()) == ([], {outpoint})
     assert bank.store.deposits.due(height=200, after=None, limit=9) == []
     assert bank.post(deposit_due("a")) == [AlreadyPosted(outpoint)]
+
+
+def test_a_price_that_no_ledger_can_hold_is_none() -> None:
+    """A dealer's mistake holds one deposit; it does not stop the daemon."""
+    bank = Bank()
+    bank.mine(output("a", bank.dollars))
+    absurd = Deal(amount_sat=100_000, amount_cents=2**53, price="1.00", source="blink")
+    assert bank.post(replace(deposit_due("a"), deal=absurd)) == [Held(bank.deposit().outpoint, "price_missing")]
+    sane = Deal(amount_sat=100_000, amount_cents=6_000, price="60000.00", source="blink")
+    assert bank.post(replace(deposit_due("a"), deal=sane)) == [DepositsChanged(settled=1, settled_sat=100_000)]
 
 
 def test_a_held_deposit_that_confirms_again_is_asked_about_again() -> None:
@@ -872,7 +883,7 @@ def test_another_programs_credit_on_a_lost_block_is_a_gap() -> None:
     bank.settle(bank.pays())
     lost = bank.tip
     bank.lose_tip(bank.pays())
-    (gap,) = bank.store.gaps().values()
+    (gap,) = bank.store.known_gaps().values()
     assert (gap.kind, gap.amount_msat) == ("foreign_deposit_lost", 100_000_000)
     assert lost.hash in gap.key
     bank.post(deposit_due("a"))

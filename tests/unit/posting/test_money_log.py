@@ -42,10 +42,14 @@ OPENED = NodeOpened(
     pubkey=NODE, name="lnd1", funds_msat=0, through_index=0, checkpoint_hash=None, opened_at_ms=MORNING_MS
 )
 TOLD_WITH_ANOTHER = {
+    outbox.INVOICE_OVERPAID,
     outbox.SUSPENSE_ASSIGNED,
     outbox.WALLET_OVERDRAWN,
     outbox.DEPOSIT_DETECTED,
     outbox.DEPOSIT_CONFIRMED,
+    outbox.INVOICE_HELD,
+    outbox.INVOICE_CANCELED,
+    outbox.INVOICE_EXPIRED,
 }
 """Not lines of their own: see MONEY_FACTS."""
 

@@ -49,6 +49,7 @@ class Counts:
     latencies: list[float | None] = field(default_factory=list)
     cursors: list[LndCursor] = field(default_factory=list)
     deposits: list[DepositsChanged] = field(default_factory=list)
+    lost_msat: list[int] = field(default_factory=list)
 
     def settled(self, *, outcome: str, amount_sat: int, latency_s: float | None) -> None:
         """Kept."""
@@ -76,6 +77,10 @@ class Counts:
     def deposits_changed(self, changed: DepositsChanged) -> None:
         """Kept."""
         self.deposits.append(changed)
+
+    def htlc_lost(self, *, amount_msat: int) -> None:
+        """Kept."""
+        self.lost_msat.append(amount_msat)
 
     def hints_lost(self, *, topic: str, missing: int) -> None:
         """Not posting's."""

@@ -89,6 +89,20 @@ def test_sequences_are_gapless_and_keys_name_the_last() -> None:
     assert changes.after.sequence == 13
 
 
+def test_a_step_may_take_further_keys_for_the_same_journal_and_news() -> None:
+    """What has arrived in all is kept with the first only; none can be taken again."""
+    plan = plan_of(Step("set", step("set", *moved("A", "B", 5)).entry, step("set").events, also_takes=("invoice",)))
+    plan.received["set"] = 5_000
+    changes = seal(plan, now_ms=MORNING_MS, writer_id=WRITER)
+    (entry,) = changes.entries
+    assert changes.keys == [
+        KeyRecord(key="set", journal_id=entry.journal_id, sequence=11, received_msat=5_000),
+        KeyRecord(key="invoice", journal_id=entry.journal_id, sequence=11),
+    ]
+    with pytest.raises(InvariantViolation, match="invoice taken twice"):
+        plan.take(Step("another set", None, (), also_takes=("invoice",)))
+
+
 def test_effects_are_summed_per_account_and_currency() -> None:
     """Credit minus debit, in the order of the first leg; deltas are summed over the batch."""
     changes = seal(

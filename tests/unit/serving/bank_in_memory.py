@@ -14,8 +14,10 @@ from daemon.domain.errors import Unavailable
 from daemon.domain.identifiers import PaymentHash
 from daemon.domain.money import Currency
 from daemon.domain.node_events import InvoiceSettled, NodeEvent, NodeOpened
+from daemon.domain.outcomes import Outcome
 from daemon.domain.payment_requests import PaymentRequest, encode_unsigned
-from daemon.domain.ports import NewInvoice, NodeInvoice, StoreInfo, Wallet
+from daemon.domain.ports import NewHoldInvoice, NewInvoice, NodeInvoice, StoreInfo, Wallet
+from daemon.domain.reconciliation import Reconciled, ReconciliationStatus
 from daemon.domain.status import NodeStatus
 from daemon.posting.board import Board
 from daemon.posting.poster import Poster
@@ -49,7 +51,13 @@ class Node(MemoryLightningNode):
     """A node in memory whose payment requests can be read, as every payer's software reads them."""
 
     def add_invoice(self, invoice: NewInvoice) -> NodeInvoice:
-        made = super().add_invoice(invoice)
+        return self._readable(super().add_invoice(invoice))
+
+    def add_hold_invoice(self, invoice: NewHoldInvoice) -> NodeInvoice:
+        return self._readable(super().add_hold_invoice(invoice))
+
+    @staticmethod
+    def _readable(made: NodeInvoice) -> NodeInvoice:
         terms = PaymentRequest(
             payment_hash=made.payment_hash,
             amount_msat=made.value_msat,
@@ -75,6 +83,34 @@ class Probe:
         return StoreInfo(replica_set="rs0", version="6.0.5")
 
 
+class Rounds:
+    """What compares books and nodes, for callers: answers what a test says, None: never in time."""
+
+    def __init__(self) -> None:
+        self.result: Reconciled | None = None
+        self.away: str | None = None
+        self.asked: list[tuple[bool, float]] = []
+
+    def ask(self, *, full: bool, timeout_s: float) -> Reconciled | None:
+        self.asked.append((full, timeout_s))
+        if self.away is not None:
+            raise Unavailable(self.away)
+        return self.result
+
+
+class Posting:
+    """`daemon.posting.requests.PostingRequests` without a loop: posted on the caller's own thread."""
+
+    def __init__(self, poster: Poster) -> None:
+        self._poster = poster
+
+    def ask(self, event: NodeEvent, *, timeout_s: float) -> Outcome | None:
+        if timeout_s == 0:
+            return None
+        (outcome,) = self._poster.commit([event]).plan.outcomes
+        return outcome
+
+
 @dataclass(slots=True)
 class Bank:
     """Everything behind the API; `api` is what is tested, the rest is the world around it."""
@@ -88,6 +124,7 @@ class Bank:
     metrics: PrometheusMetrics
     poster: Poster
     api: Api
+    rounds: Rounds
     broken: list[BaseException] = field(default_factory=list)
 
     @property
@@ -140,7 +177,7 @@ def open_bank(*, leading: bool = True, preimages: Callable[[], bytes] | None = N
         fence=fence,
         rng=random.Random(1),
     )
-    counter = _counted_preimages()
+    counter, reconciler = _counted_preimages(), Rounds()
     api = Api(
         network="regtest",
         version="0.1.0",
@@ -152,16 +189,23 @@ def open_bank(*, leading: bool = True, preimages: Callable[[], bytes] | None = N
         ledger=store.ledger,
         leases=store.leases,
         api_keys=store.api_keys,
+        audit_log=store.audit_log,
+        gaps=store.gaps,
+        suspense=store.suspense,
+        decider=Posting(poster),
+        reconciler=reconciler,
+        reconciliation=ReconciliationStatus(),
         store=probe,
         feed=Feed(store.ledger, board, poll_s=0.05),
         nodes=nodes,
         node_statuses=statuses,
+        answer_wait_s=0.2,
         now=clock,
         new_preimage=preimages or (lambda: next(counter)),
     )
     if leading:
         api.gate.lead()
-    return Bank(clock, store, nodes, statuses, probe, board, metrics, poster, api)
+    return Bank(clock, store, nodes, statuses, probe, board, metrics, poster, api, reconciler)
 
 
 def _counted_preimages() -> Iterator[bytes]:

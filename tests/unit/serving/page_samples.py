@@ -14,9 +14,10 @@ from daemon.domain.identifiers import BlockHash, NodePubkey
 from daemon.domain.ports import AccountRow, LeaseView, StoredEvent, StoreInfo, TrialBalancePage
 from daemon.domain.status import ChainStatus, NodeStatus
 from daemon.serving.gate import Role
-from daemon.serving.overview import BooksView, Overview
+from daemon.serving.overview import BooksView, Overview, ReconciliationView
 from daemon.serving.page import render
 from tests.unit.serving.bank_in_memory import START
+from tests.unit.serving.reconciliation_samples import CHECK, look
 
 NOW = START + timedelta(hours=26, minutes=3)
 PUBKEY = NodePubkey("02" + "ab" * 32)
@@ -83,8 +84,20 @@ def books(**changed: object) -> BooksView:
         deposits=[],
         pending_count=0,
         pending_sat=0,
+        gaps=[],
+        open_gaps=0,
     )
     return replace(whole, **changed)  # type: ignore[arg-type]  # fields by name
+
+
+def compared(*, unknown_msat: int = 0, ago_s: int = 60, problem: str = "") -> ReconciliationView:
+    """A minute ago, all explained."""
+    at_ms = int(NOW.timestamp() - ago_s) * 1000
+    return ReconciliationView(
+        steady=look(at_ms=at_ms, unknown_msat=unknown_msat),
+        full_check=replace(CHECK, ended_at_ms=at_ms),
+        problem=problem,
+    )
 
 
 def view(**changed: object) -> Overview:
@@ -102,6 +115,7 @@ def view(**changed: object) -> Overview:
         nodes=[node],
         cursors=[LndCursor(pubkey=PUBKEY, name="lnd1", settle_index=5_678)],
         chain=ChainStatus(connected=True, connected_since=START, state="live", tip=block, cursor=block, hints="live"),
+        reconciliation=compared(),
         books=books(),
         books_problem="",
     )

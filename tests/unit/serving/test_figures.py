@@ -12,8 +12,10 @@ import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from adapters.memory import MemoryStore
+from adapters.memory.gaps import MemoryGaps
 from adapters.prices.fixed import FixedPrice
 from daemon.domain.accounts import LIGHTNING, ON_CHAIN, wallet_account
+from daemon.domain.books import GapState
 from daemon.domain.errors import InvariantViolation, Unavailable
 from daemon.domain.identifiers import WalletId
 from daemon.domain.money import Price
@@ -25,6 +27,16 @@ from daemon.serving.money_metrics import MAX_AGE_S, MoneyCollector
 
 PRICE = Price.from_usd_per_btc(Decimal(50_000))
 WALLETS: Mapping[SystemWallet, WalletId] = {wallet: WalletId(wallet.value) for wallet in SystemWallet}
+
+
+class BrokenGaps(MemoryGaps):
+    """`Gaps` that does not answer."""
+
+    def __init__(self) -> None:
+        pass
+
+    def totals(self) -> Mapping[tuple[str, GapState], tuple[int, int]]:
+        raise Unavailable("gaps")
 
 
 @dataclass
@@ -49,6 +61,7 @@ class Books:
     def reader(self) -> FigureReader:
         return FigureReader(
             figures=self,
+            gaps=BrokenGaps() if "gaps" in self.away else self.store.gaps,
             deposits=self.store.deposits,
             prices=FixedPrice(Decimal(50_000)),
             show=self.readings.append,
@@ -96,6 +109,7 @@ def reading(
             balances=balances,
         ),
         price=price,
+        gaps={("paid_without_journal", GapState.OPEN): (2, 7_000), ("sent_elsewhere", GapState.EXPLAINED): (1, -5)},
     )
 
 
@@ -110,18 +124,20 @@ def test_a_turn_reads_everything() -> None:
         found.system_wallets,
         found.totals,
         found.price,
+        found.gaps,
     )
 
 
-@pytest.mark.parametrize("away", ["suspense", "outbox_rows", "totals", "system_wallets"])
+READ = ("suspense", "outbox_rows", "totals", "system_wallets", "gaps")
+
+
+@pytest.mark.parametrize("away", READ)
 def test_what_cannot_be_read_is_left_out_and_the_rest_is_there(away: str) -> None:
     """One figure that fails takes none of the others with it, and none is guessed."""
     books = Books(away={away})
     found = books.reader().read()
     assert getattr(found, away) is None
-    assert [
-        name for name in ("suspense", "outbox_rows", "totals", "system_wallets") if getattr(found, name) is None
-    ] == [away]
+    assert [name for name in READ if getattr(found, name) is None] == [away]
 
 
 def test_a_broken_invariant_is_not_an_outage() -> None:
@@ -154,7 +170,8 @@ async def test_it_is_read_again_and_again_and_taken_away_at_the_end(mock_clock: 
 def test_money_is_shown_as_the_books_have_it() -> None:
     """What waits, tellerd's own accounts with their sign, all wallets together, and the difference, which is 0."""
     samples = shown(reading())
-    assert {name: value for name, value in samples.items() if not name.startswith("tellerd_account")} == {
+    others = ("tellerd_account", "tellerd_gaps")
+    assert {name: value for name, value in samples.items() if not name.startswith(others)} == {
         "tellerd_suspense_payments": 2,
         "tellerd_suspense_satoshis": 70,
         "tellerd_pending_deposits": 3,
@@ -162,10 +179,14 @@ def test_money_is_shown_as_the_books_have_it() -> None:
         "tellerd_outbox_events": 11,
         "tellerd_wallets_balance_satoshis": 6_930,
         "tellerd_wallets_balance_cents": 25_000,
+        "tellerd_dealer_balance_satoshis": 400,
+        "tellerd_dealer_balance_cents": 25_000,
         "tellerd_books_difference_satoshis": 0,
         "tellerd_books_difference_cents": 0,
     }
     assert samples["tellerd_account_balance_satoshis:Assets:Reserve:Lightning"] == -5_000
+    assert samples["tellerd_gaps:paid_without_journal:open"] == 2
+    assert samples["tellerd_gaps_millisatoshis:sent_elsewhere:explained"] == -5
     assert samples["tellerd_account_balance_satoshis:Liabilities:Teller:Suspense"] == 70
     assert len([name for name in samples if name.startswith("tellerd_account")]) == len(ACCOUNTS)
 

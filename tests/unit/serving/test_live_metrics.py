@@ -7,13 +7,14 @@ import typing
 import pytest
 
 from daemon.domain import outcomes
+from daemon.domain.books import SuspenseEntry
 from daemon.domain.cursors import LndCursor
 from daemon.domain.status import ChainStatus, NodeStatus
 from daemon.posting.board import Board
 from daemon.posting.poster import Backlog, outcome_name
 from daemon.serving.live_metrics import LiveCollector
 from daemon.serving.metrics import OUTCOMES, PrometheusMetrics
-from tests.samples import NODE, block_at
+from tests.samples import MORNING_MS, NODE, block_at, hash_of
 
 
 def shown(collector: LiveCollector) -> dict[str, float]:
@@ -99,17 +100,30 @@ def test_the_slowest_subscriber_is_shown() -> None:
 
 def test_every_outcome_is_counted_from_zero() -> None:
     """Prometheus sees no rise where a series begins: the first suspense after a start must be one."""
+    waiting = SuspenseEntry(
+        key="k",
+        pubkey=NODE,
+        payment_hash=hash_of("k"),
+        amount_sat=1,
+        received_msat=1_000,
+        reason="no_expectation",
+        received_at_ms=MORNING_MS,
+    )
     samples: dict[type[object], object] = {
         outcomes.Posted: outcomes.Posted("k", 1, True),
         outcomes.AlreadyPosted: outcomes.AlreadyPosted("k"),
         outcomes.Suspended: outcomes.Suspended("k", 1, "nobody expects it"),
         outcomes.PartOfOpening: outcomes.PartOfOpening("k"),
         outcomes.GapFound: outcomes.GapFound("k"),
+        outcomes.LossBooked: outcomes.LossBooked("k", 1),
         outcomes.CursorMoved: outcomes.CursorMoved("k"),
         outcomes.Adopted: outcomes.Adopted("k"),
         outcomes.DepositsChanged: outcomes.DepositsChanged(),
         outcomes.Held: outcomes.Held("k", "no price"),
+        outcomes.Noted: outcomes.Noted("k"),
         outcomes.Stale: outcomes.Stale("k"),
+        outcomes.Assigned: outcomes.Assigned("k", waiting, again=False),
+        outcomes.NotAssigned: outcomes.NotAssigned("k", outcomes.AssignmentProblem.NO_ENTRY),
     }
     names = {outcome_name(samples[kind]) for kind in typing.get_args(outcomes.Outcome)}  # type: ignore[arg-type]  # one sample of each kind
     assert names | {"posted_unpriced"} == set(OUTCOMES)

@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 import pytest
 
 from daemon.domain import outbox
+from daemon.domain.books import Gap
 from daemon.domain.chain import BlockRef
 from daemon.domain.cursors import LndCursor
 from daemon.domain.errors import InvariantViolation, Unavailable
@@ -27,13 +28,25 @@ from daemon.serving.overview import (
     PAUSE_FACTOR,
     BooksReader,
     BooksView,
+    ReconciliationView,
     overview,
     read_books,
 )
 from daemon.serving.page import STYLE, amounts_of, render
 from tests.unit.serving.bank_in_memory import START, open_bank
 from tests.unit.serving.bank_on_chain import open_chain_bank
-from tests.unit.serving.page_samples import EVIL, NOW, PUBKEY, WALLET, Reading, books, event, text, view
+from tests.unit.serving.page_samples import EVIL, NOW, PUBKEY, WALLET, Reading, books, compared, event, text, view
+from tests.unit.serving.reconciliation_samples import CHECK, LIGHTNING_SIDE, look
+
+OPEN_GAP = Gap(
+    key="gap-key",
+    kind="coin_spent",
+    detail="nobody knows by whom",
+    amount_msat=-7_001,
+    seen_at_ms=int(START.timestamp() * 1000),
+    reference="ab" * 32,
+    node="bitcoind",
+)
 
 
 def test_where_all_is_well_it_says_so_and_shows_every_part() -> None:
@@ -51,9 +64,13 @@ def test_where_all_is_well_it_says_so_and_shows_every_part() -> None:
         "up 1 d 2 h, since 2026-11-21 09:00:00 UTC version 0.1.0",
         f"invoice.settled 1,234 21,000 sat 2026-11-21 09:00:00 UTC {WALLET}",
         "suspense.received 1,233 7 sat",
-        "Assets:Reserve:Lightning in our Lightning channels -271,000 sat",
+        "Assets:Reserve:Lightning in our Lightning nodes -271,000 sat",
         "Total of all accounts, BTC 0 sat They add up to 0.",
         "In suspense: 0 sat Pending deposits None.",
+        "Books against nodes: Assets:Reserve:Lightning nodes hold 999,988,499 msat books say 1,000,000,500 msat",
+        "sent elsewhere -9,001 msat under way -3,000 msat unknown 0 msat compared 2026-11-22 11:02:00 UTC",
+        "Books against nodes: Assets:OnChain nodes hold 500,000,000 msat books say 500,000,000 msat unknown 0 msat",
+        "full check 2026-11-22 11:02:00 UTC: 1,200 invoices, 34 deposits up",
     ):
         assert part in shown, part
     assert shown.index("1,234 21,000") < shown.index("1,233 7")
@@ -61,7 +78,10 @@ def test_where_all_is_well_it_says_so_and_shows_every_part() -> None:
 
 def test_without_a_chain_there_is_no_word_of_one() -> None:
     """Lightning only."""
-    shown = text(view(chain=None))
+    lightning_only = replace(
+        compared(), steady=replace(look(), sides=(LIGHTNING_SIDE,)), full_check=replace(CHECK, deposits=0)
+    )
+    shown = text(view(chain=None, reconciliation=lightning_only))
     assert "Chain" not in shown
     assert "deposits" not in shown.replace("deposits too small", "")
 
@@ -92,6 +112,14 @@ def test_without_a_chain_there_is_no_word_of_one() -> None:
         ),
         ({"chain": ChainStatus(connected=True, hints="silent")}, "No ZMQ message of bitcoind arrives"),
         ({"books": books(suspense_sat=5_000)}, "5,000 sat in suspense: no wallet expected them."),
+        ({"books": books(gaps=[OPEN_GAP], open_gaps=1)}, "1 gaps are open: things that do not add up"),
+        (
+            {"reconciliation": compared(unknown_msat=-7)},
+            "The nodes hold 7 msat less than Assets:Reserve:Lightning says, and nothing explains it.",
+        ),
+        ({"reconciliation": compared(unknown_msat=1_500)}, "The nodes hold 1,500 msat more than Assets:Reserve"),
+        ({"reconciliation": compared(problem="lnd1 is away")}, "Books and nodes are not compared: lnd1 is away"),
+        ({"reconciliation": compared(ago_s=901)}, "Books and nodes were last compared at 2026-11-22 10:47:59 UTC."),
     ],
 )
 def test_what_is_wrong_is_said_at_the_top(changed: dict[str, object], said: str) -> None:
@@ -102,6 +130,36 @@ def test_what_is_wrong_is_said_at_the_top(changed: dict[str, object], said: str)
     assert shown.index(said) < shown.index("Lightning: ")
     assert "all is well" not in shown
     assert "<title>(1) tellerd</title>" in html or "books_problem" in changed
+
+
+def test_a_difference_that_nothing_explains_is_red() -> None:
+    """In the table, too; what is explained is not."""
+    html = render(view(reconciliation=compared(unknown_msat=-7)))
+    assert '<li class="bad">The nodes hold 7 msat less' in html
+    assert html.count('<span class="bad">-7 msat</span>') == 1
+    assert html.count('<span class="good">0 msat</span>') == 1
+    assert 'class="bad"' not in render(view())
+
+
+def test_before_the_first_comparison_there_is_no_figure() -> None:
+    """No 0 that nobody has seen; a standby does not speak of it at all."""
+    shown = text(view(reconciliation=ReconciliationView(steady=None, full_check=None, problem="")))
+    assert "Books against nodes compared not compared yet in a moment in which nothing moved" in shown
+    assert "all is well" in shown
+    assert "Books against nodes" not in text(view(reconciliation=None))
+    none_yet = replace(compared(), full_check=None)
+    assert "full check" not in text(view(reconciliation=none_yet))
+    partly = replace(compared(), full_check=replace(CHECK, unfinished=("lnd1: away",)))
+    assert "34 deposits; not all: lnd1: away" in text(view(reconciliation=partly))
+
+
+def test_open_gaps_are_shown_with_their_reference() -> None:
+    """The newest of them, and how many there are."""
+    shown = text(view(books=books(gaps=[OPEN_GAP, replace(OPEN_GAP, reference="")], open_gaps=12)))
+    assert "Open gaps what amount seen reference coin_spent bitcoind nobody knows by whom -7,001 msat" in shown
+    assert f"-7,001 msat 2026-11-21 09:00:00 UTC {'ab' * 32} coin_spent" in shown
+    assert "-7,001 msat 2026-11-21 09:00:00 UTC gap-key The newest of 12." in shown
+    assert "Open gaps" not in text(view())
 
 
 def test_books_that_do_not_add_up_are_loud() -> None:
@@ -156,9 +214,12 @@ def test_everything_that_others_wrote_is_text_and_nothing_else() -> None:
         nodes=[NodeStatus(name=EVIL, pubkey=NodePubkey(EVIL), state=EVIL, last_error=EVIL)],
         chain=ChainStatus(name=EVIL, state=EVIL, last_error=EVIL),
         books_problem=EVIL,
+        reconciliation=replace(compared(problem=EVIL), full_check=replace(CHECK, unfinished=(EVIL,))),
         books=books(
             store=StoreInfo(replica_set=EVIL, version=EVIL),
             lease=LeaseView(holder=EVIL, fence=1, expires_at=NOW),
+            gaps=[replace(OPEN_GAP, kind=EVIL, detail=EVIL, node=EVIL, reference=EVIL)],
+            open_gaps=1,
             events=[
                 replace(event(1), type=EVIL, wallet_ids=(EVIL,)),
                 event(2, outbox.JOURNAL_ADOPTED, legs=[{"account": EVIL, "currency": EVIL, "credit": 5, "debit": 0}]),
@@ -196,7 +257,14 @@ def test_nothing_is_loaded_and_nothing_runs() -> None:
     [
         (event(1, outbox.BOOKS_OPENED, amount_msat=250_000_001), ["250,000,001 msat"]),
         (event(1, outbox.WALLET_OVERDRAWN, balance_sat=-3_000), ["balance -3,000 sat"]),
+        (event(1, outbox.WALLET_OVERDRAWN, balance_cents=-1_000), ["balance -1,000 cents"]),
+        (event(1, outbox.INVOICE_SETTLED, amount_sat=1_667, amount_cents=100), ["1,667 sat", "100 cents"]),
+        (event(1, outbox.DEPOSIT_SETTLED, amount_sat=100_000, credited_cents=5_820), ["100,000 sat", "5,820 cents"]),
+        (event(1, outbox.DEPOSIT_REVERSED, amount_sat=100_000, credited_cents=5_820), ["-100,000 sat", "-5,820 cents"]),
         (event(1, outbox.DEPOSIT_REVERSED, amount_sat=9_000, credited_sat=6_000), ["-9,000 sat"]),
+        (event(1, outbox.HTLC_LOST, amount_msat=21_000_500), ["-21,000,500 msat"]),
+        (event(1, outbox.CHANNEL_FEE_BOOKED, fee_msat=153_500, amount_sat=154), ["-154 sat"]),
+        (event(1, outbox.ROUTING_BOOKED, fee_msat=2_100, amount_sat=2), ["2 sat"]),
         (event(1, outbox.DEPOSIT_SETTLED, amount_sat=9_000, credited_sat=6_000), ["9,000 sat"]),
         (
             event(

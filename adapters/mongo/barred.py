@@ -1,0 +1,40 @@
+"""Accounts that are locked or closed: the database tells of those only, which are next to none.
+
+A query of its own, because one by the unique index costs 0.5 ms, and 2.3 ms for a full batch; as a `$lookup` in the
+pipeline that reads the rest of a batch's facts it cost 0.2 to 1 ms and 4 ms (2-core machine, 5,000 accounts).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from pymongo.database import Database
+
+from adapters.mongo import collections as names
+from adapters.mongo.documents import Document
+from daemon.domain.accounts import BARRED_STATUSES, Barred
+from daemon.domain.identifiers import AccountId, WalletId
+
+_FIELDS: Document = {"_id": 0, "id": 1, "statusHistory": {"$slice": -1}}
+
+
+def barred_accounts(db: Database[Document], account_ids: Collection[AccountId]) -> dict[AccountId, Barred]:
+    """Those of these accounts whose newest status is locked or closed."""
+    if not account_ids:
+        return {}
+    ever_barred = {"id": {"$in": list(account_ids)}, "statusHistory.status": {"$in": list(BARRED_STATUSES)}}
+    barred = {}
+    for account in db[names.ACCOUNTS].find(ever_barred, _FIELDS):
+        status = account["statusHistory"][-1].get("status")
+        if status in BARRED_STATUSES:
+            barred[AccountId(account["id"])] = BARRED_STATUSES[status]
+    return barred
+
+
+def barred_wallets(db: Database[Document], wallet_ids: Collection[WalletId]) -> dict[WalletId, Barred]:
+    """Those of these wallets whose account is locked or closed."""
+    if not wallet_ids:
+        return {}
+    found = list(db[names.WALLETS].find({"id": {"$in": list(wallet_ids)}}, {"id": 1, "accountId": 1}))
+    barred = barred_accounts(db, {AccountId(one["accountId"]) for one in found})
+    return {WalletId(one["id"]): barred[one["accountId"]] for one in found if one["accountId"] in barred}

@@ -1,0 +1,272 @@
+"""What one node holds now: decided as soon as it comes and again until it is over, and the node asked accordingly.
+
+Payments that need a price are decided apart: a dealer's server that does not answer must not hold up the others.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Final
+
+import structlog
+import trio
+
+from daemon.domain.books import Expectation, Facts, Wanted
+from daemon.domain.errors import NodeRefused
+from daemon.domain.holds import HoldRules
+from daemon.domain.identifiers import NodePubkey, PaymentHash
+from daemon.domain.money import MSAT_PER_SAT
+from daemon.domain.node_events import InvoiceSettled
+from daemon.domain.ports import Books, HoldMetrics, HoldState, LightningNode, NodeAnswer
+from daemon.domain.quotes import Quote, Unpriced, UnpricedReason
+from daemon.matching.decide import why_not_credited
+from daemon.matching.holds import Cancel, HoldFacts, Settle, Wait, deadline_of, decide_hold
+
+CHUNK: Final = 250
+"""Decided together, on one read of the database; settlements begin after it."""
+
+CALLS: Final = 8
+"""SettleInvoice and CancelInvoice under way at once: LND takes some 1,200 a second so (node-interfaces.md A.0)."""
+
+PRICINGS: Final = 4
+"""Prices asked for at once; each may wait a few seconds for a dealer's server."""
+
+_REFUSED_S: Final = (1.0, 60.0)
+"""First and longest pause before the node is asked again for what it has refused."""
+
+Ready = Callable[[Expectation, int], Quote | Unpriced | None]
+"""`daemon.posting.pricing.Pricing.ready`: blocks, and raises Unavailable."""
+
+log = structlog.get_logger()
+
+
+def needs_price(expectation: Expectation, received_msat: int) -> bool:
+    """Whether a price has to be asked for before this can be credited."""
+    return expectation.is_in_dollars and expectation.cents is None and received_msat >= MSAT_PER_SAT
+
+
+def without_prices(expectation: Expectation, received_msat: int) -> Quote | Unpriced | None:
+    """For a daemon that has no [prices]: what needs one, waits."""
+    return Unpriced(UnpricedReason.MISSING) if needs_price(expectation, received_msat) else None
+
+
+class _Due:
+    """Hashes that have to be decided, each once; bounded by how many are held."""
+
+    def __init__(self) -> None:
+        self._hashes: dict[PaymentHash, None] = {}
+        self._added = trio.Event()
+
+    def add(self, hashes: Iterable[PaymentHash]) -> None:
+        self._hashes.update(dict.fromkeys(hashes))
+        if self._hashes:
+            self._added.set()
+
+    async def take(self) -> list[PaymentHash]:
+        """The next ones, at least one, at most a chunk."""
+        while not self._hashes:
+            self._added = trio.Event()
+            await self._added.wait()
+        taken = list(self._hashes)[:CHUNK]
+        for payment_hash in taken:
+            del self._hashes[payment_hash]
+        return taken
+
+
+@dataclass(slots=True)
+class _Refused:
+    """A call that the node has refused."""
+
+    pause_s: float
+    again_at: float
+
+
+@dataclass(kw_only=True, slots=True)
+class HeldPayments:
+    """The payments of one connection. `version` and `height` are the node's, as last seen."""
+
+    node: LightningNode
+    books: Books
+    pubkey: NodePubkey
+    version: str
+    height: int
+    rules: HoldRules
+    ready: Ready
+    metrics: HoldMetrics
+    _held: dict[PaymentHash, HoldState] = field(default_factory=dict)
+    _due: _Due = field(default_factory=_Due)
+    _due_priced: _Due = field(default_factory=_Due)
+    _reasons: dict[PaymentHash, str] = field(default_factory=dict)
+    _waiting: dict[PaymentHash, str] = field(default_factory=dict)
+    _refused: dict[PaymentHash, _Refused] = field(default_factory=dict)
+    _changes: trio.CapacityLimiter = field(default_factory=lambda: trio.CapacityLimiter(CALLS))
+    _pricings: trio.CapacityLimiter = field(default_factory=lambda: trio.CapacityLimiter(PRICINGS))
+    _reads: trio.CapacityLimiter = field(default_factory=lambda: trio.CapacityLimiter(1 + PRICINGS))
+
+    # --- what is held -------------------------------------------------------------------------------
+
+    def put(self, hold: HoldState) -> None:
+        """A payment is held; it is decided once `decide_now` names it."""
+        self._held[hold.payment_hash] = hold
+
+    def forget(self, payment_hash: PaymentHash) -> str | None:
+        """It is over; returns why, where it was given back from here."""
+        self._held.pop(payment_hash, None)
+        self._waiting.pop(payment_hash, None)
+        self._refused.pop(payment_hash, None)
+        return self._reasons.pop(payment_hash, None)
+
+    def decide_now(self, hashes: Iterable[PaymentHash] | None = None) -> None:
+        """These are decided soon, or all that is held."""
+        wanted = self._held if hashes is None else (one for one in hashes if one in self._held)
+        self._due.add(wanted)
+
+    @property
+    def count(self) -> int:
+        """How many."""
+        return len(self._held)
+
+    @property
+    def held_msat(self) -> int:
+        """How much."""
+        return sum(hold.received_msat for hold in self._held.values())
+
+    @property
+    def nearest_deadline_blocks(self) -> int | None:
+        """Blocks until the first of them is decided whatever is missing; None if nothing is held."""
+        deadlines = [deadline_of(hold, version=self.version, rules=self.rules) for hold in self._held.values()]
+        return min(deadlines) - self.height if deadlines else None
+
+    # --- what is done with it -----------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Decides what is due, for ever. Raises Unavailable, in a group."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._decide_in_sats)
+            nursery.start_soon(self._decide_priced)
+
+    async def _decide_in_sats(self) -> None:
+        while True:
+            due = await self._due.take()
+            facts = await self._read_facts(due)
+            async with trio.open_nursery() as calls:
+                for hold in self._still_held(due):
+                    expectation = facts.expectations.get(hold.payment_hash)
+                    if expectation is not None and needs_price(expectation, hold.received_msat):
+                        self._due_priced.add([hold.payment_hash])
+                    else:
+                        calls.start_soon(self._act, hold, self._decision(hold, facts, None))
+
+    async def _decide_priced(self) -> None:
+        while True:
+            due = await self._due_priced.take()
+            async with trio.open_nursery() as calls:
+                for hold in self._still_held(due):
+                    calls.start_soon(self._price_and_act, hold)
+
+    async def _price_and_act(self, hold: HoldState) -> None:
+        facts = await self._read_facts([hold.payment_hash])
+        expectation = facts.expectations.get(hold.payment_hash)
+        not_priced = None
+        if expectation is not None:
+            ask = partial(self.ready, expectation, hold.received_msat)
+            answer = await trio.to_thread.run_sync(ask, limiter=self._pricings, abandon_on_cancel=True)
+            if isinstance(answer, Unpriced):
+                not_priced = answer.reason.value
+            else:
+                facts = await self._read_facts([hold.payment_hash])  # the quote is one of them now
+        await self._act(hold, self._decision(hold, facts, not_priced))
+
+    def _still_held(self, due: Iterable[PaymentHash]) -> list[HoldState]:
+        now = trio.current_time()
+        ready = (one for one in due if (refused := self._refused.get(one)) is None or refused.again_at <= now)
+        return [hold for one in ready if (hold := self._held.get(one)) is not None]
+
+    def _decision(self, hold: HoldState, facts: Facts, not_priced: str | None) -> Settle | Cancel | Wait:
+        if_settled = InvoiceSettled(
+            pubkey=self.pubkey,
+            payment_hash=hold.payment_hash,
+            settled_id=hold.payment_hash,
+            settle_index=0,
+            received_msat=hold.received_msat,
+            settled_at_ms=hold.accepted_at_s * 1000,
+            memo="",
+        )
+        return decide_hold(
+            HoldFacts(
+                hold=hold,
+                expectation=facts.expectations.get(hold.payment_hash),
+                not_credited=why_not_credited(facts, if_settled),
+                not_priced=not_priced,
+                height=self.height,
+                version=self.version,
+            ),
+            self.rules,
+        )
+
+    async def _act(self, hold: HoldState, decision: Settle | Cancel | Wait) -> None:
+        payment_hash = hold.payment_hash
+        try:
+            match decision:
+                case Settle():
+                    await self._settle(hold, decision.preimage)
+                case Cancel():
+                    await self._cancel(hold, decision.reason)
+                case Wait() if self._waiting.get(payment_hash) != decision.reason:
+                    self._waiting[payment_hash] = decision.reason
+                    log.info(
+                        "hold.waiting",
+                        node=self.node.name,
+                        payment_hash=payment_hash,
+                        reason=decision.reason,
+                        deadline_height=decision.deadline_height,
+                    )
+        except NodeRefused as refusal:
+            self._note_refused(payment_hash, refusal)
+
+    async def _settle(self, hold: HoldState, preimage: bytes) -> None:
+        answer = await self._ask(partial(self.node.settle_invoice, preimage))
+        self._log("hold.settled", hold, answer)
+        if answer is NodeAnswer.DONE:
+            delay_s = (time.monotonic_ns() - hold.seen_at_ns) / 1e9 if hold.seen_at_ns else None
+            self.metrics.hold_settled(node=self.node.name, delay_s=delay_s)
+            self.forget(hold.payment_hash)
+
+    async def _cancel(self, hold: HoldState, reason: str) -> None:
+        self._reasons[hold.payment_hash] = reason  # before the stream tells that it is done
+        answer = await self._ask(partial(self.node.cancel_invoice, hold.payment_hash))
+        self._log("hold.canceled", hold, answer, reason=reason)
+        if answer is NodeAnswer.DONE:
+            self.metrics.hold_canceled(node=self.node.name, reason=reason)
+        else:
+            self.forget(hold.payment_hash)
+
+    async def _ask(self, call: Callable[[], NodeAnswer]) -> NodeAnswer:
+        # Left to its deadline when the task is cancelled: what came of it the node tells at the next start.
+        return await trio.to_thread.run_sync(call, limiter=self._changes, abandon_on_cancel=True)
+
+    async def _read_facts(self, hashes: Iterable[PaymentHash]) -> Facts:
+        read = partial(self.books.read_facts, Wanted(payment_hashes=set(hashes)))
+        return await trio.to_thread.run_sync(read, limiter=self._reads, abandon_on_cancel=True)
+
+    def _log(self, event: str, hold: HoldState, answer: NodeAnswer, **fields: str) -> None:
+        write = log.info if answer is NodeAnswer.DONE else log.warning
+        write(
+            event,
+            node=self.node.name,
+            payment_hash=hold.payment_hash,
+            received_msat=hold.received_msat,
+            answer=answer.value,
+            **fields,
+        )
+
+    def _note_refused(self, payment_hash: PaymentHash, refusal: NodeRefused) -> None:
+        known = self._refused.get(payment_hash)
+        pause_s = _REFUSED_S[0] if known is None else min(2 * known.pause_s, _REFUSED_S[1])
+        self._refused[payment_hash] = _Refused(pause_s=pause_s, again_at=trio.current_time() + pause_s)
+        log.error(
+            "hold.refused", node=self.node.name, payment_hash=payment_hash, cause=str(refusal), retry_in_s=pause_s
+        )

@@ -1,0 +1,458 @@
+"""The keeper of hold invoices: what is held is decided at once, again and in time, whatever breaks in between."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from datetime import UTC, datetime
+from functools import partial
+
+import trio
+
+from daemon.domain.errors import NodeRefused
+from daemon.domain.holds import HoldRules, Release
+from daemon.domain.identifiers import PaymentHash, WalletId
+from daemon.domain.money import Currency
+from daemon.domain.node_events import InvoiceEnded, InvoiceHeld, NodeOpened
+from daemon.domain.ports import InvoiceState, NewHoldInvoice, NodeAnswer
+from daemon.domain.status import HoldStatus
+from daemon.ingest.handover import Inbox
+from daemon.ingest.holds import HoldKeeper
+from daemon.ingest.pace import Pace
+from daemon.posting.invoice_hints import InvoiceHints
+from daemon.supervision import keep_running
+from tests.samples import hash_of, invoice, preimage_of
+from tests.unit.ingest.teller import FAST, Teller, WatchedNode, eventually
+
+
+class CountedHolds:
+    """What the keeper counts."""
+
+    def __init__(self) -> None:
+        self.attached: list[tuple[int, bool]] = []
+        self.delays: list[float | None] = []
+        self.canceled: list[str] = []
+
+    def holds_attached(self, *, node: str, holds: int, again: bool) -> None:
+        """After each start."""
+        self.attached.append((holds, again))
+
+    def hold_settled(self, *, node: str, delay_s: float | None) -> None:
+        """Taken."""
+        self.delays.append(delay_s)
+
+    def hold_canceled(self, *, node: str, reason: str) -> None:
+        """Given back."""
+        self.canceled.append(reason)
+
+
+class HoldTeller(Teller):
+    """A teller with a keeper; `keep` runs it beside follower, sweep and posting."""
+
+    def __init__(self, node: WatchedNode | None = None) -> None:
+        super().__init__(node)
+        self.hints = InvoiceHints()
+        self.holds = HoldStatus(name=self.node.name)
+        self.counted = CountedHolds()
+        self.rules = HoldRules()
+
+    def hold_invoice(
+        self,
+        name: str,
+        value_msat: int = 1_000_000,
+        *,
+        preimage: str | None = None,
+        release: Release | None = None,
+        document: bool = True,
+    ) -> PaymentHash:
+        """A hold invoice on the node, and another program's document of it, an hour old."""
+        self.node.add_hold_invoice(
+            NewHoldInvoice(
+                payment_hash=hash_of(name), value_msat=value_msat, memo=name, description_hash=b"", expiry_s=3600
+            )
+        )
+        if document:
+            self.write(name, preimage=preimage, release=release)
+        return hash_of(name)
+
+    def write(
+        self,
+        name: str,
+        *,
+        preimage: str | None = None,
+        release: Release | None = None,
+        wallet: str = "",
+        new: bool = False,
+    ) -> None:
+        """The document; one that is `new` was made just now."""
+        stored = invoice(name, wallet or self.wallet, pubkey=self.node.pubkey)
+        if new:
+            stored = replace(stored, created_at=datetime.now(tz=UTC))
+        known = stored.preimage if preimage is None else preimage
+        self.store.another.insert_invoice(replace(stored, preimage=known, release=release))
+
+    def state(self, payment_hash: PaymentHash) -> InvoiceState:
+        """On the node."""
+        found = self.node.lookup_invoice(payment_hash)
+        assert found is not None
+        return found.state
+
+    def closed(self, payment_hash: PaymentHash) -> bool:
+        """Whether the document is."""
+        stored = self.store.invoices.get(payment_hash)
+        assert stored is not None
+        return stored.completed
+
+    def told(self) -> list[str]:
+        """The feed, openings left out."""
+        rows = self.store.ledger.events(after_sequence=0, limit=1000)
+        return [row.type for row in rows if row.type != "books.opened"]
+
+    def payload(self, kind: str) -> dict[str, object]:
+        """Of the only event of this type."""
+        (row,) = [row for row in self.store.ledger.events(after_sequence=0, limit=1000) if row.type == kind]
+        return dict(row.payload)
+
+    @asynccontextmanager
+    async def keep(self, *, follow: bool = True, pace: Pace = FAST) -> AsyncIterator[None]:
+        """The keeper under supervision, the follower, and posting."""
+
+        def start(nursery: trio.Nursery, inbox: Inbox) -> None:
+            keeper = HoldKeeper(
+                node=self.node,
+                documents=self.store.open_invoices,
+                books=self.store.books,
+                inbox=inbox,
+                hints=self.hints,
+                status=self.holds,
+                metrics=self.counted,
+                rules=self.rules,
+                pace=pace,
+            )
+            tasks: list[Callable[[Callable[[], None]], Awaitable[None]]] = [keeper.run]
+            if follow:
+                tasks.append(self.follower(inbox).run)
+            for task in tasks:
+                running = partial(
+                    keep_running,
+                    task,
+                    name="task",
+                    rng=random.Random(1),
+                    backoff_s=(0.005, 0.02),
+                )
+                nursery.start_soon(running)
+
+        async with self.staged(start):
+            yield
+
+
+async def opened() -> HoldTeller:
+    """With the opening booked."""
+    teller = HoldTeller()
+    async with teller.follow():
+        await eventually(lambda: any(isinstance(event, NodeOpened) for event in teller.handed_over))
+        await eventually(lambda: (c := teller.cursor()) is not None and c.opened)
+    return teller
+
+
+async def test_a_held_payment_is_taken_and_credited() -> None:
+    """Told in order; the delay is counted; nothing is held afterwards."""
+    teller = await opened()
+    payment_hash = teller.hold_invoice("a")
+    async with teller.keep():
+        await eventually(lambda: teller.holds.watched == 1)
+        teller.node.hold(payment_hash)
+        await eventually(lambda: teller.credited_sat == 1000)
+        await eventually(lambda: teller.holds.held == 0)
+    assert teller.told() == ["invoice.held", "invoice.settled"]
+    assert teller.payload("invoice.held")["received_msat"] == 1_000_000
+    assert teller.books_equal_node()
+
+
+async def test_a_payment_is_decided_when_it_comes_and_when_it_is_released() -> None:
+    """Not only at the next look, which is far away here."""
+    teller = await opened()
+    by_itself, by_call = teller.hold_invoice("by itself"), teller.hold_invoice("by call", release=Release.MANUAL)
+    async with teller.keep(pace=replace(FAST, hold_look_s=3600.0)):
+        for payment_hash in (by_itself, by_call):
+            teller.node.hold(payment_hash)
+        await eventually(lambda: teller.credited_sat == 1000)
+        teller.store.invoices.release(by_call, None)
+        teller.hints.look(teller.node.pubkey, by_call)
+        await eventually(lambda: teller.credited_sat == 2000)
+
+
+async def test_what_was_held_while_nobody_watched_is_taken() -> None:
+    """A daemon that comes back finds it in its listing."""
+    teller = await opened()
+    for name in ("a", "b"):
+        teller.node.hold(teller.hold_invoice(name))
+    async with teller.keep():
+        await eventually(lambda: teller.credited_sat == 2000)
+    assert teller.counted.attached == [(2, False)]
+
+
+async def test_an_invoice_of_another_program_is_watched_when_its_document_appears() -> None:
+    """Blink's core makes the invoice first and writes the document after it."""
+    teller = await opened()
+    async with teller.keep():
+        await eventually(lambda: teller.counted.attached == [(0, False)])
+        payment_hash = teller.hold_invoice("a", document=False)
+        teller.write("a", new=True)
+        await eventually(lambda: teller.holds.watched == 1)
+        teller.node.hold(payment_hash)
+        await eventually(lambda: teller.credited_sat == 1000)
+
+
+async def test_a_hint_is_watched_at_once() -> None:
+    """Also before the invoice is made, and although its document does not count as new."""
+    teller = await opened()
+    async with teller.keep():
+        await eventually(lambda: teller.counted.attached == [(0, False)])
+        teller.hints.look(teller.node.pubkey, hash_of("a"))
+        payment_hash = teller.hold_invoice("a")
+        teller.node.hold(payment_hash)
+        await eventually(lambda: teller.credited_sat == 1000)
+
+
+async def test_an_ordinary_invoice_is_not_watched_on() -> None:
+    """Its own stream says what it is."""
+    teller = await opened()
+    async with teller.keep():
+        teller.node.add("ordinary", 1_000_000)
+        teller.write("ordinary", new=True)
+        teller.hints.ordinary(hash_of("known"))
+        teller.node.add("known", 1_000_000)
+        teller.write("known", new=True)
+        held = teller.hold_invoice("held", document=False)
+        teller.write("held", new=True)
+        teller.node.hold(held)
+        await eventually(lambda: teller.credited_sat == 1000)
+        await eventually(lambda: teller.node.holds.watched == 0)
+    assert teller.told() == ["invoice.held", "invoice.settled"]
+
+
+async def test_a_hold_invoice_without_a_document_is_left_alone() -> None:
+    """It is another program's business, whatever it holds and however near its end."""
+    teller = await opened()
+    others = teller.hold_invoice("others", document=False)
+    teller.node.hold(others, expiry_height=160)
+    ours = teller.hold_invoice("ours")
+    async with teller.keep():
+        teller.hints.look(teller.node.pubkey, others)
+        teller.node.hold(ours)
+        await eventually(lambda: teller.credited_sat == 1000)
+        await trio.sleep(5 * FAST.hold_look_s)
+    assert teller.state(others) is InvoiceState.ACCEPTED
+    assert teller.node.holds.settle_calls == [ours]
+    assert teller.counted.attached == [(1, False)]
+
+
+async def test_a_manual_one_waits_for_its_release() -> None:
+    """What the document says in the end counts, whoever has written it."""
+    teller = await opened()
+    payment_hash = teller.hold_invoice("a", release=Release.MANUAL)
+    async with teller.keep():
+        teller.node.hold(payment_hash)
+        await eventually(lambda: teller.told() == ["invoice.held"])
+        await trio.sleep(5 * FAST.hold_look_s)
+        assert teller.node.holds.settle_calls == []
+        assert (teller.holds.held, teller.holds.held_msat) == (1, 1_000_000)
+        assert teller.holds.nearest_deadline_blocks == 80 - 18 - 6
+        teller.store.invoices.release(payment_hash, None)
+        await eventually(lambda: teller.credited_sat == 1000)
+    assert teller.holds.nearest_deadline_blocks is None
+
+
+async def test_one_without_its_preimage_waits_for_it() -> None:
+    """It comes with the release."""
+    teller = await opened()
+    payment_hash = teller.hold_invoice("a", preimage="", release=Release.MANUAL)
+    async with teller.keep():
+        teller.node.hold(payment_hash)
+        await eventually(lambda: teller.holds.held == 1)
+        teller.store.invoices.release(payment_hash, preimage_of("a").hex())
+        await eventually(lambda: teller.credited_sat == 1000)
+
+
+async def test_a_wallet_that_comes_later_releases_what_is_held() -> None:
+    """Automatic, once the wallet is fine."""
+    teller = await opened()
+    payment_hash = teller.hold_invoice("a", document=False)
+    teller.write("a", wallet="nobody's")
+    async with teller.keep():
+        teller.node.hold(payment_hash)
+        await eventually(lambda: teller.holds.held == 1)
+        await trio.sleep(5 * FAST.hold_look_s)
+        assert teller.node.holds.settle_calls == []
+        teller.write("a")
+        await eventually(lambda: teller.credited_sat == 1000)
+
+
+async def test_what_cannot_be_taken_goes_back_in_time() -> None:
+    """At the height at which LND is six blocks from doing so itself; told, counted, and its document closed."""
+    teller = await opened()
+    waits = teller.hold_invoice("waits", release=Release.MANUAL)
+    async with teller.keep():
+        teller.node.hold(waits, expiry_height=250)
+        await eventually(lambda: teller.holds.held == 1)
+        teller.node.holds.height = 225
+        await eventually(lambda: teller.holds.nearest_deadline_blocks == 1)
+        await trio.sleep(5 * FAST.hold_look_s)
+        assert teller.state(waits) is InvoiceState.ACCEPTED
+        teller.node.holds.height = 226
+        await eventually(lambda: teller.closed(waits))
+    assert teller.state(waits) is InvoiceState.CANCELED
+    assert teller.told() == ["invoice.held", "invoice.canceled"]
+    canceled = teller.payload("invoice.canceled")
+    assert (canceled["reason"], canceled["returned_msat"]) == ("not_released", 1_000_000)
+    assert teller.counted.canceled == ["not_released"]
+    assert teller.credited_sat == 0
+    assert teller.books_equal_node()
+
+
+async def test_less_than_a_sat_is_declined() -> None:
+    """The payer gets it back."""
+    teller = await opened()
+    payment_hash = teller.hold_invoice("small", 995)
+    async with teller.keep():
+        teller.node.hold(payment_hash)
+        await eventually(lambda: teller.closed(payment_hash))
+    assert teller.payload("invoice.canceled")["reason"] == "under_one_sat"
+    assert teller.node.holds.settle_calls == []
+
+
+async def test_what_is_held_for_a_paid_invoice_goes_back() -> None:
+    """Blink's core pays an invoice between two wallets and cancels it on the node: killed in between, we do."""
+    teller = await opened()
+    payment_hash = teller.hold_invoice("a")
+    teller.store.another.mark_paid(payment_hash)
+    teller.node.hold(payment_hash)
+    async with teller.keep():
+        await eventually(lambda: teller.state(payment_hash) is InvoiceState.CANCELED)
+        await eventually(lambda: any(isinstance(event, InvoiceEnded) for event in teller.handed_over))
+    assert teller.counted.canceled == ["already_paid"]
+    assert teller.told() == []  # it is paid, whatever the node says of it
+
+
+async def test_an_invoice_that_expires_is_told_and_closed() -> None:
+    """After the node has said CANCELED; before its time it was canceled by somebody."""
+    teller = await opened()
+    teller.node._now_s = lambda: datetime.now(tz=UTC).timestamp() - 4_000  # the invoice was made then
+    expired = teller.hold_invoice("expired")
+    teller.node._now_s = time.time
+    by_hand = teller.hold_invoice("by hand")
+    async with teller.keep():
+        await eventually(lambda: teller.holds.watched == 2)
+        assert not teller.closed(expired)
+        for payment_hash in (expired, by_hand):
+            teller.node.cancel(payment_hash)
+            await eventually(lambda payment_hash=payment_hash: teller.closed(payment_hash))  # type: ignore[misc]
+    assert teller.told() == ["invoice.expired", "invoice.canceled"]
+    assert teller.payload("invoice.canceled")["reason"] == "on_node"
+
+
+async def test_a_call_says_why_it_cancels() -> None:
+    """The reason is noted before the node is asked."""
+    teller = await opened()
+    payment_hash = teller.hold_invoice("a")
+    async with teller.keep():
+        await eventually(lambda: teller.holds.watched == 1)
+        teller.hints.canceling(teller.node.pubkey, payment_hash, reason="by_call")
+        assert teller.node.cancel_invoice(payment_hash) is NodeAnswer.DONE
+        await eventually(lambda: teller.closed(payment_hash))
+    assert teller.payload("invoice.canceled")["reason"] == "by_call"
+
+
+async def test_everything_is_watched_again_after_an_outage() -> None:
+    """Also what was paid meanwhile; and it is told once."""
+    teller = await opened()
+    hashes = [teller.hold_invoice(f"invoice {number}", release=Release.MANUAL) for number in range(20)]
+    async with teller.keep():
+        await eventually(lambda: teller.holds.watched == 20)
+        teller.node.hold(hashes[0])
+        await eventually(lambda: teller.holds.held == 1)
+        teller.node.go_away()
+        await eventually(lambda: teller.holds.watched == 0)
+        teller.node.hold(hashes[1])
+        teller.node.come_back()
+        await eventually(lambda: teller.holds.held == 2)
+        for payment_hash in hashes[:2]:
+            teller.store.invoices.release(payment_hash, None)
+        await eventually(lambda: teller.credited_sat == 2000)
+    assert teller.counted.attached == [(20, False), (20, True)]
+    assert sorted(teller.told()) == ["invoice.held"] * 2 + ["invoice.settled"] * 2
+
+
+async def test_a_refusal_is_tried_again_with_pauses() -> None:
+    """A node that says no for a reason that we do not know is not asked in a loop, and the others are served."""
+
+    class Refusing(WatchedNode):
+        asked = 0
+
+        def settle_invoice(self, preimage: bytes) -> NodeAnswer:
+            if preimage == preimage_of("refused") and self.asked < 2:
+                self.asked += 1
+                raise NodeRefused("no")
+            return super().settle_invoice(preimage)
+
+    node = Refusing(funds_msat=0)
+    teller = HoldTeller(node)
+    async with teller.keep():
+        await eventually(lambda: (c := teller.cursor()) is not None and c.opened)
+        refused, fine = teller.hold_invoice("refused"), teller.hold_invoice("fine")
+        for payment_hash in (refused, fine):
+            teller.hints.look(node.pubkey, payment_hash)
+            node.hold(payment_hash)
+        await eventually(lambda: teller.credited_sat == 1000)
+        await trio.sleep(5 * FAST.hold_look_s)
+        assert node.asked == 1  # the first pause is a second
+        await eventually(lambda: teller.credited_sat == 2000)
+
+
+async def test_more_than_can_be_watched_are_left_to_the_sweep() -> None:
+    """The others are watched all the same."""
+    teller = await opened()
+    teller.node.holds.max_watched = 3
+    hashes = [teller.hold_invoice(f"invoice {number}") for number in range(5)]
+    async with teller.keep():
+        await eventually(lambda: teller.counted.attached == [(3, False)])
+        teller.node.hold(hashes[0])
+        await eventually(lambda: teller.credited_sat == 1000)
+
+
+async def test_dollars_without_a_price_wait_and_do_not_hold_up_sats() -> None:
+    """There is no [prices] here."""
+    teller = await opened()
+    dollars = teller.store.wallets.create(account_id=None, currency=Currency.USD, external_id="usd").wallet_id
+    in_dollars = teller.hold_invoice("dollars", document=False)
+    stored = invoice("dollars", WalletId(dollars), pubkey=teller.node.pubkey, currency=Currency.USD)
+    teller.store.another.insert_invoice(stored)
+    in_sats = teller.hold_invoice("sats")
+    async with teller.keep():
+        for payment_hash in (in_dollars, in_sats):
+            teller.node.hold(payment_hash)
+        await eventually(lambda: teller.credited_sat == 1000)
+        assert teller.state(in_dollars) is InvoiceState.ACCEPTED
+        teller.node.holds.height = 230 - 18 - 6
+        await eventually(lambda: teller.closed(in_dollars))
+    assert teller.payload("invoice.canceled")["reason"] == "price_missing"
+
+
+async def test_another_node_at_the_address_is_kept_from_its_own_beginning() -> None:
+    """Its invoices are its own."""
+    teller = await opened()
+    teller.node.hold(teller.hold_invoice("first", release=Release.MANUAL))
+    async with teller.keep(follow=False):
+        await eventually(lambda: teller.holds.held == 1)
+        teller.node.replace_by_empty("03" * 33)
+        await eventually(lambda: teller.holds.held == 0)
+        second = teller.hold_invoice("second")
+        teller.hints.look(teller.node.pubkey, second)
+        await eventually(lambda: teller.node.holds.watched == 1)
+        teller.node.hold(second)
+        await eventually(lambda: teller.state(second) is InvoiceState.SETTLED)
+    assert [e.payment_hash for e in teller.handed_over if isinstance(e, InvoiceHeld)] == [hash_of("first"), second]

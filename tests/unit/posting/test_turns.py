@@ -1,0 +1,281 @@
+"""Posting in turn with another program: what is locked waits, everything else goes on, nothing is lost or doubled."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+import pytest
+import trio
+from trio.testing import MockClock
+
+from adapters.memory import MemoryStore
+from adapters.memory.beside import MemoryBeside, MemoryRedis
+from daemon.domain.accounts import SUSPENSE, wallet_account
+from daemon.domain.books import Changes
+from daemon.domain.chain_events import DepositDue
+from daemon.domain.errors import Unavailable
+from daemon.domain.identifiers import NodePubkey, lightning_key
+from daemon.domain.money import Currency
+from daemon.domain.node_events import ListingCompleted, NodeEvent, NodeOpened, SuspenseAssigned
+from daemon.posting import turns as turns_module
+from daemon.posting.board import Board
+from daemon.posting.poster import Poster
+from daemon.posting.turns import LOCK_TTL_MS, Turns
+from tests.samples import MORNING_MS, NODE, OTHER_NODE, hash_of, invoice, settled, txid_of
+from tests.silent import SilentMetrics
+
+OPENED = NodeOpened(
+    pubkey=NODE, name="lnd1", funds_msat=0, through_index=0, checkpoint_hash=None, opened_at_ms=MORNING_MS
+)
+HOURS_MS = 3_600_000
+
+
+def lock_of(name: str) -> str:
+    return f"locks:paymenthash:{hash_of(name)}"
+
+
+class Till:
+    """A poster with turns over a store in memory, and Blink at the same Redis; calls of threads are made at once."""
+
+    def __init__(self) -> None:
+        self.store = MemoryStore(now_s=lambda: MORNING_MS / 1000)
+        self.redis = MemoryRedis(trio.current_time)
+        self.blink = MemoryBeside(self.redis)
+        self.board = Board()
+        self.turns = Turns(MemoryBeside(self.redis), self.store.wallets, self.board, random.Random(1))
+        fence = self.store.leases.acquire(holder="till", ttl_s=600)
+        assert fence is not None
+        self.poster = Poster(
+            books=self.store.books,
+            prices=self,
+            board=self.board,
+            metrics=SilentMetrics(),
+            fence=fence,
+            now_ms=lambda: MORNING_MS,
+            rng=random.Random(1),
+            turns=self.turns,
+        )
+        self.send, self.inbox = trio.open_memory_channel[Sequence[NodeEvent]](16)
+
+    def current(self) -> None:
+        return None
+
+    def start(self, nursery: trio.Nursery) -> None:
+        nursery.start_soon(self.poster.run, self.inbox)
+        nursery.start_soon(self.turns.run, self.send)
+
+    def balance(self, account: str = SUSPENSE) -> int:
+        return self.store.ledger.balance((account, "BTC"))[0]
+
+    async def has(self, amount_sat: int, account: str = SUSPENSE) -> None:
+        await until(lambda: self.balance(account) == amount_sat)
+
+    def settle_index(self, pubkey: NodePubkey) -> int | None:
+        cursor = self.board.cursor(pubkey)
+        return None if cursor is None else cursor.settle_index
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    with trio.fail_after(600):
+        while not condition():  # noqa: ASYNC110 (what is waited for is seen from outside only)
+            await trio.sleep(0.05)
+
+
+@pytest.fixture
+async def till(autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch) -> Till:
+    """Threads would let the clock of the test leap: what they do is done in place."""
+
+    async def in_place(call: object, *args: object, **_options: object) -> object:
+        await trio.lowlevel.checkpoint()
+        return call(*args)  # type: ignore[operator]  # a function, as trio's own says
+
+    monkeypatch.setattr(trio.to_thread, "run_sync", in_place)
+    return Till()
+
+
+async def test_only_what_another_holds_waits_and_only_as_long(
+    autojump_clock: MockClock, till: Till, nursery: trio.Nursery
+) -> None:
+    """The rest of its batch is in the books at once; it itself when the lock is free, once."""
+    till.blink.take([lock_of("b")], ttl_ms=HOURS_MS)
+    till.start(nursery)
+    await till.send.send([OPENED, settled("a", 1, 1_000), settled("b", 2, 20_000), settled("c", 3, 300_000)])
+    await till.has(301)
+    await trio.sleep(60)
+    assert till.balance() == 301
+    assert till.turns.status.waiting == 1
+    assert till.turns.status.refused > 3
+    till.blink.release([lock_of("b")])
+    await till.has(321)
+    assert (till.turns.status.waiting, till.redis.locks) == (0, {})
+    assert till.settle_index(NODE) == 3
+    nursery.cancel_scope.cancel()
+
+
+async def test_what_a_node_says_of_all_its_settlements_waits_with_them(
+    autojump_clock: MockClock, till: Till, nursery: trio.Nursery
+) -> None:
+    """Else a listing would count as complete whose payment is in no books; another node's goes on."""
+    other = replace(OPENED, pubkey=OTHER_NODE, name="lnd2")
+    till.blink.take([lock_of("b")], ttl_ms=HOURS_MS)
+    till.start(nursery)
+    listed = ListingCompleted(pubkey=NODE, through_index=9, checkpoint_hash=None)
+    await till.send.send([OPENED, other, settled("b", 9, 20_000), listed, replace(listed, pubkey=OTHER_NODE)])
+    await until(lambda: till.settle_index(OTHER_NODE) == 9)
+    await trio.sleep(30)
+    assert (till.settle_index(NODE), till.turns.status.waiting) == (0, 2)
+    till.blink.release([lock_of("b")])
+    await till.has(20)
+    await until(lambda: till.settle_index(NODE) == 9)
+    nursery.cancel_scope.cancel()
+
+
+async def test_a_lock_that_was_left_behind_ends_and_the_payment_is_posted(
+    autojump_clock: MockClock, till: Till, nursery: trio.Nursery
+) -> None:
+    """Of a process that was killed: nobody has to do anything."""
+    till.blink.take([lock_of("a")], ttl_ms=LOCK_TTL_MS)
+    till.start(nursery)
+    await till.send.send([OPENED, settled("a", 1, 1_000)])
+    await till.has(1)
+    assert trio.current_time() >= LOCK_TTL_MS / 1000
+    nursery.cancel_scope.cancel()
+
+
+async def test_posting_waits_while_redis_is_away(autojump_clock: MockClock, till: Till, nursery: trio.Nursery) -> None:
+    """Nothing is posted without its lock, and nothing is lost; the metric says so."""
+    till.redis.away = "connection refused"
+    till.start(nursery)
+    await till.send.send([OPENED, settled("a", 1, 1_000)])
+    await trio.sleep(100)
+    assert (till.balance(), till.turns.status.connected) == (0, False)
+    till.redis.away = ""
+    await till.has(1)
+    assert till.turns.status.connected
+    nursery.cancel_scope.cancel()
+
+
+async def test_a_due_deposit_is_counted_as_looked_at_and_not_kept(
+    autojump_clock: MockClock, till: Till, nursery: trio.Nursery
+) -> None:
+    """Whoever follows the chain must not wait for Blink: it finds the deposit due again."""
+    till.blink.take([f"locks:onchaintxhash:{txid_of('a')}:0"], ttl_ms=HOURS_MS)
+    till.start(nursery)
+    await till.send.send([DepositDue(txid=txid_of("a"), vout=0, due_at_ms=MORNING_MS)])
+    await until(lambda: till.board.chain_events == 1)
+    assert (till.turns.status.waiting, till.turns.status.refused) == (0, 1)
+    nursery.cancel_scope.cancel()
+
+
+async def test_listeners_hear_of_a_payment_as_from_blink(
+    autojump_clock: MockClock, till: Till, nursery: trio.Nursery
+) -> None:
+    """Channels and payloads of blink-contract.md 3.7; of money in suspense nobody hears."""
+    wallet = till.store.wallets.create(account_id=None, currency=Currency.BTC, external_id="one")
+    till.store.invoices.insert(invoice("a", wallet.wallet_id, account_id=wallet.account_id))
+    till.start(nursery)
+    await till.send.send([OPENED, settled("a", 1, 1_000), settled("b", 2, 1_000)])
+    await till.has(1, wallet_account(wallet.wallet_id))
+    await until(lambda: len(till.redis.announced) == 2)
+    paid = {"paymentHash": hash_of("a"), "status": "Paid"}
+    assert [(one.channel, one.payload) for one in till.redis.announced] == [
+        (f"LN_PAYMENT_STATUS_{hash_of('a')}", paid),
+        (f"ACCOUNT_UPDATE_{wallet.account_id}", {"invoice": {"walletId": wallet.wallet_id, **paid}}),
+    ]
+    nursery.cancel_scope.cancel()
+
+
+async def test_redis_going_away_after_the_commit_changes_nothing_in_the_books(
+    autojump_clock: MockClock, till: Till, nursery: trio.Nursery, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What nobody was told of is counted; the next batch waits for Redis, and its lock is found to be ours."""
+    commit = till.store.books.commit
+
+    def commit_and_lose_redis(changes: Changes) -> None:
+        commit(changes)
+        till.redis.away = "gone"
+
+    monkeypatch.setattr(till.store.books, "commit", commit_and_lose_redis)
+    till.start(nursery)
+    await till.send.send([OPENED, settled("a", 1, 1_000)])
+    await till.has(1)
+    await till.send.send([settled("a", 1, 3_000)])
+    await trio.sleep(10)
+    assert (till.balance(), till.turns.status.unannounced > 0) == (1, True)
+    monkeypatch.setattr(till.store.books, "commit", commit)
+    till.redis.away = ""
+    await till.has(3)
+    nursery.cancel_scope.cancel()
+
+
+async def test_more_waiting_events_than_the_bound_hold_up_the_rest(
+    autojump_clock: MockClock, till: Till, nursery: trio.Nursery, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Memory is bounded, and nothing is stuck: they go on when the locks are free."""
+    monkeypatch.setattr(turns_module, "MAX_REFUSED", 3)
+    names = [f"n{number}" for number in range(5)]
+    till.blink.take([lock_of(name) for name in names], ttl_ms=HOURS_MS)
+    till.start(nursery)
+    await till.send.send([OPENED])
+    for index, name in enumerate(names, 1):
+        await till.send.send([settled(name, index, 1_000)])
+        await trio.sleep(1)
+    await till.send.send([settled("free", 9, 700_000)])
+    await trio.sleep(60)
+    assert (till.turns.status.waiting, till.balance()) == (3, 0)
+    till.blink.release([lock_of("n0")])
+    await till.has(701)  # there is room: the next batch is taken
+    till.blink.release([lock_of(name) for name in names])
+    await till.has(705)
+    nursery.cancel_scope.cancel()
+
+
+async def test_a_lock_is_kept_while_its_commit_takes_long(
+    autojump_clock: MockClock, till: Till, nursery: trio.Nursery, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Longer than the lock lives by itself, as while MongoDB is away: another program must not come in between."""
+    commit, away = till.store.books.commit, [True]
+
+    def commit_once_back(changes: Changes) -> None:
+        if away[0]:
+            raise Unavailable("MongoDB is away")
+        commit(changes)
+
+    monkeypatch.setattr(till.store.books, "commit", commit_once_back)
+    till.start(nursery)
+    await till.send.send([OPENED, settled("a", 1, 1_000)])
+    await trio.sleep(3 * LOCK_TTL_MS / 1000)
+    assert till.blink.take([lock_of("a")], ttl_ms=HOURS_MS) == frozenset()
+    away[0] = False
+    await till.has(1)
+    await trio.sleep(1)
+    assert till.blink.take([lock_of("a")], ttl_ms=HOURS_MS) == {lock_of("a")}
+    nursery.cancel_scope.cancel()
+
+
+async def test_an_assignment_waits_for_the_lock_on_its_payment(
+    autojump_clock: MockClock, till: Till, nursery: trio.Nursery
+) -> None:
+    """Blink may be about to credit the same payment."""
+    wallet = till.store.wallets.create(account_id=None, currency=Currency.BTC, external_id="one").wallet_id
+    till.start(nursery)
+    await till.send.send([OPENED, settled("a", 1, 1_000)])
+    await till.has(1)
+    await trio.sleep(1)
+    till.blink.take([lock_of("a")], ttl_ms=HOURS_MS)
+    asked = SuspenseAssigned(
+        key=lightning_key(NODE, hash_of("a")),
+        wallet_id=wallet,
+        by="ann",
+        reason="why",
+        at_ms=MORNING_MS,
+        payment_hash=hash_of("a"),
+    )
+    await till.send.send([asked])
+    await trio.sleep(60)
+    assert till.balance() == 1
+    till.blink.release([lock_of("a")])
+    await till.has(1, wallet_account(wallet))
+    nursery.cancel_scope.cancel()

@@ -14,6 +14,9 @@ from adapters.mongo import collections as names
 _BEFORE: Final = "failCommand"
 _AFTER: Final = "waitAfterCommandFinishesExecution"
 
+SHORT_LEASE: Final = "\n[posting]\nlease_ttl_s = 1.0\n"
+"""For a bank whose daemon is killed: a start waits for the killed leader's lease, one second instead of five."""
+
 HELD_MS: Final = 6_000
 """How long a command is held at the most: longer than a successor needs to take over."""
 

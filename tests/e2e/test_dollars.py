@@ -14,38 +14,21 @@ from typing import Any
 import grpc
 import pytest
 
-from adapters.grpc_api._pb.tellerd.v1 import deposit_pb2, invoice_pb2, ledger_pb2, wallet_pb2
+from adapters.grpc_api._pb.tellerd.v1 import deposit_pb2, invoice_pb2, wallet_pb2
 from adapters.mongo.collections import INVOICES, LEGS, QUOTES
 from regtest.lnd_rest import LndError
 from regtest.stack import Stack
 from regtest.tellerd import CALL_S, Client
 from tests.e2e.bank import Bank, wait_for
 from tests.e2e.chain_bank import ChainBank
+from tests.e2e.receives import dealers, wait_cents
 from tests.e2e.ticker import MAX_AGE_S, Ticker, ticking
-
-
-def dollar_wallet(client: Client, name: str) -> str:
-    """A dollar wallet in an account of its own."""
-    request = wallet_pb2.CreateWalletRequest(currency=wallet_pb2.CURRENCY_USD, external_id=name)
-    return client.wallets.CreateWallet(request, timeout=CALL_S).wallet.wallet_id
 
 
 def create(client: Client, wallet_id: str, **fields: Any) -> invoice_pb2.Invoice:
     """Any invoice."""
     request = invoice_pb2.CreateInvoiceRequest(wallet_id=wallet_id, **fields)
     return client.invoices.CreateInvoice(request, timeout=CALL_S).invoice
-
-
-def cents(client: Client, wallet_id: str) -> int:
-    """What a dollar wallet holds."""
-    request = ledger_pb2.GetBalanceRequest(wallet_id=wallet_id)
-    return client.ledger.GetBalance(request, timeout=CALL_S).balance_cents
-
-
-def wait_cents(client: Client, wallet_id: str, expected: int) -> None:
-    """Returns when the balance is this, exactly."""
-    wait_for(lambda: cents(client, wallet_id) >= expected, f"{expected} cents in {wallet_id}")
-    assert cents(client, wallet_id) == expected
 
 
 def balances(client: Client) -> dict[tuple[str, str], int]:
@@ -55,14 +38,6 @@ def balances(client: Client) -> dict[tuple[str, str], int]:
     return {
         (row.account, wallet_pb2.Currency.Name(row.currency).removeprefix("CURRENCY_")): row.balance for row in rows
     }
-
-
-def dealers(bank: Bank) -> tuple[str, str]:
-    """The accounts of the dealer's wallets, in sats and in cents."""
-    dealer = bank.db["accounts"].find_one({"role": "dealer"})
-    assert dealer is not None
-    wallets = {one["currency"]: one["id"] for one in bank.db["wallets"].find({"accountId": dealer["id"]})}
-    return f"Liabilities:{wallets['BTC']}", f"Liabilities:{wallets['USD']}"
 
 
 @pytest.fixture
@@ -101,7 +76,7 @@ def priced_chain(stack: Stack, tmp_path: Path, ticker: Ticker) -> Iterator[Chain
 def test_ln_receive_usd_with_amount(bank: Bank) -> None:
     """Exactly the cents, booked leg by leg as Blink books them; books equal to the node."""
     with bank.tellerd.client() as client:
-        wallet = dollar_wallet(client, "shop")
+        wallet = client.create_dollar_wallet("shop")
         invoice = create(client, wallet, amount_cents=250, memo="a coffee", external_id="order-1")
         assert (invoice.amount_sat, invoice.amount_cents) == (4_167, 250)
         bank.pay([invoice])
@@ -153,7 +128,7 @@ def test_ln_receive_btc_amountless(bank: Bank) -> None:
 def test_ln_receive_usd_created_while_trigger_down_and_paid_then(bank: Bank) -> None:
     """Paid while no daemon looks: the quoted cents, once, when one is back."""
     with bank.tellerd.client() as client:
-        wallet = dollar_wallet(client, "later")
+        wallet = client.create_dollar_wallet("later")
         invoices = [create(client, wallet, amount_cents=100) for _ in range(3)]
     bank.tellerd.process.kill()
     bank.pay(invoices)
@@ -167,7 +142,7 @@ def test_ln_receive_usd_created_while_trigger_down_and_paid_then(bank: Bank) -> 
 def test_an_overpaid_dollar_invoice_gets_its_cents_and_the_dealer_the_rest(bank: Bank) -> None:
     """A payer may send more than was asked for: the excess is told, and stays with the dealer."""
     with bank.tellerd.client() as client:
-        wallet = dollar_wallet(client, "generous")
+        wallet = client.create_dollar_wallet("generous")
         invoice = create(client, wallet, amount_cents=60)
         assert invoice.amount_sat == 1_000
         assert bank.stack.payer.overpay(invoice.payment_request, 1_500_999).succeeded
@@ -183,7 +158,7 @@ def test_an_overpaid_dollar_invoice_gets_its_cents_and_the_dealer_the_rest(bank:
 def test_public_ln_receive_usd_sats_denominated_is_refused(bank: Bank) -> None:
     """A dollar wallet is asked for in cents: INVALID_ARGUMENT with the remedy, and nothing is made."""
     with bank.tellerd.client() as client:
-        wallet = dollar_wallet(client, "in-sats")
+        wallet = client.create_dollar_wallet("in-sats")
         with pytest.raises(grpc.RpcError) as refused:
             create(client, wallet, amount_sat=1_000)
         assert refused.value.code() == grpc.StatusCode.INVALID_ARGUMENT
@@ -194,7 +169,7 @@ def test_public_ln_receive_usd_sats_denominated_is_refused(bank: Bank) -> None:
 def test_a_dollar_document_of_another_program_is_credited_with_its_cents(bank: Bank) -> None:
     """As Blink's core writes it: no quote of ours, its `cents` count."""
     with bank.tellerd.client() as client:
-        wallet = dollar_wallet(client, "core")
+        wallet = client.create_dollar_wallet("core")
     invoice = bank.stack.lnd.add_invoice(5_000_000)
     bank.write_invoice_document(invoice.payment_hash, wallet)
     bank.db[INVOICES].update_one({"_id": invoice.payment_hash}, {"$set": {"currency": "USD", "cents": 299}})
@@ -207,7 +182,7 @@ def test_a_dollar_document_of_another_program_is_credited_with_its_cents(bank: B
 def test_a_dollar_payment_without_cents_waits_in_suspense(bank: Bank) -> None:
     """Settled by somebody else before anybody could price it: nothing is guessed."""
     with bank.tellerd.client() as client:
-        wallet = dollar_wallet(client, "unpriced")
+        wallet = client.create_dollar_wallet("unpriced")
     invoice = bank.stack.lnd.add_invoice(0)
     bank.write_invoice_document(invoice.payment_hash, wallet)
     bank.db[INVOICES].update_one({"_id": invoice.payment_hash}, {"$set": {"currency": "USD"}})
@@ -215,7 +190,7 @@ def test_a_dollar_payment_without_cents_waits_in_suspense(bank: Bank) -> None:
     told = bank.feed(after_sequence=0, count=1, types=["suspense.received"])[0].suspense_received
     assert (told.reason, told.amount_sat) == ("not_priced", 5_000)
     with bank.tellerd.client() as client:
-        assert cents(client, wallet) == 0
+        assert client.balance_cents(wallet) == 0
     bank.check_books()
 
 
@@ -225,7 +200,7 @@ def test_without_a_price_a_dollar_invoice_is_refused_and_paid_ones_are_credited(
     """The quote of before holds; a new one needs a price; when it is back, so are invoices, at the new price."""
     bank = priced_bank
     with bank.tellerd.client() as client:
-        wallet = dollar_wallet(client, "shop")
+        wallet = client.create_dollar_wallet("shop")
         wait_for(lambda: "tellerd_price_age_seconds" in bank.tellerd.get("/metrics").text, "there is a price")
         quoted = create(client, wallet, amount_cents=100, external_id="first")
         ticker.usd_per_btc = None
@@ -257,14 +232,14 @@ def _refused(client: Client, wallet: str) -> tuple[grpc.StatusCode, str] | None:
 def test_onchain_receive_usd(chain: ChainBank) -> None:
     """A deposit to a dollar wallet: fee to the bank owner, sats to the dealer, cents to the wallet, leg by leg."""
     with chain.bank.tellerd.client() as client:
-        wallet = dollar_wallet(client, "saver")
+        wallet = client.create_dollar_wallet("saver")
         txid, vout = chain.send(chain.address(client, wallet), 100_000)
         wait_for(lambda: len(chain.pending(wallet)) == 1, "it is shown as pending")
         (pending,) = chain.pending(wallet)
         assert (pending["walletCurrency"], pending["walletAmount"], pending["walletFee"]) == ("USD", 5_820, 180)
         chain.bitcoind.mine(2)
         chain.wait_state(txid, vout, "settled")
-        assert cents(client, wallet) == 5_820
+        assert client.balance_cents(wallet) == 5_820
         shown = chain.deposit(client, txid, vout)
         assert (shown.credited_cents, shown.fee_cents, shown.fee_sat) == (5_820, 180, 3_000)
         assert shown.state == deposit_pb2.DEPOSIT_STATE_SETTLED
@@ -290,7 +265,7 @@ def test_a_dollar_deposit_waits_for_a_price_and_a_reorg_takes_back_the_same_cent
     that, and what confirms again is credited at the price of then."""
     chain = priced_chain
     with chain.bank.tellerd.client() as client:
-        wallet = dollar_wallet(client, "saver")
+        wallet = client.create_dollar_wallet("saver")
         address = chain.address(client, wallet)
         ticker.usd_per_btc = None
         wait_for(lambda: _refused(client, wallet) is not None, "no price any more", timeout_s=10 * MAX_AGE_S)
@@ -298,10 +273,10 @@ def test_a_dollar_deposit_waits_for_a_price_and_a_reorg_takes_back_the_same_cent
         lost, _ = chain.bitcoind.mine(2)
         chain.wait_state(txid, vout, "confirmed")
         wait_for(lambda: chain.deposit(client, txid, vout).held_reason == "price_stale", "it is held")
-        assert (chain.state(txid, vout), cents(client, wallet)) == ("confirmed", 0)
+        assert (chain.state(txid, vout), client.balance_cents(wallet)) == ("confirmed", 0)
         ticker.usd_per_btc = "50000.00"
         chain.wait_state(txid, vout, "settled")
-        assert cents(client, wallet) == 4_850  # 5,000 less the fee's share
+        assert client.balance_cents(wallet) == 4_850  # 5,000 less the fee's share
         assert chain.deposit(client, txid, vout).held_reason == ""
         ticker.usd_per_btc = "80000.00"
         wait_for(lambda: create(client, wallet, amount_cents=100).amount_sat == 1_250, "the price has changed")
@@ -313,7 +288,7 @@ def test_a_dollar_deposit_waits_for_a_price_and_a_reorg_takes_back_the_same_cent
         } == {0}
         chain.bitcoind.mine(2)
         chain.wait_state(txid, vout, "settled")
-        assert cents(client, wallet) == 7_760
+        assert client.balance_cents(wallet) == 7_760
     assert [key.rpartition(":")[2] for key in chain.booking_keys(txid)] == ["1", "reorg", "2"]
 
 
@@ -322,7 +297,7 @@ def test_update_pending_invoices_an_expired_dollar_invoice_is_declined_by_the_no
     """The price holds as long as the invoice: later nobody can pay it. What was paid in time and seen after the
     expiry is credited all the same (blink-contract.md 3.3 b and g)."""
     with bank.tellerd.client() as client:
-        wallet = dollar_wallet(client, "slow")
+        wallet = client.create_dollar_wallet("slow")
         in_time = create(client, wallet, amount_cents=100, expiry_s=60)
         too_late = create(client, wallet, amount_cents=100, expiry_s=60)
     bank.tellerd.process.kill()
@@ -341,7 +316,7 @@ def test_update_pending_invoices_an_expired_dollar_invoice_is_declined_by_the_no
 def test_ln_receive_usd_amountless(bank: Bank) -> None:
     """The payment is held, priced, settled and credited; a quote is kept before it is settled."""
     with bank.tellerd.client() as client:
-        wallet = dollar_wallet(client, "tips")
+        wallet = client.create_dollar_wallet("tips")
         invoice = create(client, wallet)
         assert (invoice.amount_sat, invoice.HasField("amount_cents")) == (0, False)
         assert bank.stack.payer.pay(invoice.payment_request, amount_msat=1_000_999).succeeded
@@ -370,7 +345,7 @@ def test_less_than_a_cent_goes_to_the_accounts_btc_wallet(bank: Bank) -> None:
         invoice = create(client, wallet)
         assert bank.stack.payer.pay(invoice.payment_request, amount_msat=16_000).succeeded
         bank.wait_balance(sats, 16)
-        assert cents(client, wallet) == 0
+        assert client.balance_cents(wallet) == 0
         assert client.invoice(invoice.payment_hash).state == invoice_pb2.INVOICE_STATE_SETTLED
     bank.check_books()
 
@@ -379,7 +354,7 @@ def test_a_held_dollar_payment_waits_for_a_price(priced_bank: Bank, ticker: Tick
     """Neither settled nor given back while there is none; then credited at the price of then."""
     bank = priced_bank
     with bank.tellerd.client() as client:
-        wallet = dollar_wallet(client, "tips")
+        wallet = client.create_dollar_wallet("tips")
         invoice = create(client, wallet)
         wait_for(lambda: _refused(client, wallet) is None, "there is a price")
         ticker.usd_per_btc = None
@@ -387,7 +362,7 @@ def test_a_held_dollar_payment_waits_for_a_price(priced_bank: Bank, ticker: Tick
         with ThreadPoolExecutor(1) as pool:
             paying = pool.submit(bank.stack.payer.pay, invoice.payment_request, amount_msat=1_000_000)
             wait_for(lambda: client.invoice(invoice.payment_hash).state == invoice_pb2.INVOICE_STATE_HELD, "it is held")
-            assert cents(client, wallet) == 0
+            assert client.balance_cents(wallet) == 0
             ticker.usd_per_btc = "30000.00"
             assert paying.result(timeout=60).succeeded
         wait_cents(client, wallet, 30)

@@ -10,10 +10,7 @@ import pytest
 
 from adapters.grpc_api._pb.tellerd.v1 import invoice_pb2
 from tests.e2e.bank import Bank, wait_for
-from tests.e2e.fail_points import POINTS, Point, held
-
-SHORT_LEASE = "\n[posting]\nlease_ttl_s = 1.0\n"
-"""A killed leader's lease is waited for at every start: one second instead of five, twenty times over."""
+from tests.e2e.fail_points import POINTS, SHORT_LEASE, Point, held
 
 KILLS = 20
 INVOICES = 900

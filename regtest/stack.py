@@ -289,12 +289,13 @@ class Stack:
         )
 
     def _try_to_open(self, capacity_sat: int, push_sat: int) -> str:
-        """The new channel's point; NodeError while the peer, connected a moment ago, is "not online" yet."""
+        """The new channel's point; NodeError while the peer, connected a moment ago, is "not online" yet, or one of
+        two connections that were made at once is given up."""
         try:
             self.payer.connect(self.lnd.pubkey, self.lnd.p2p_address)
             return self.payer.open_channel(self.lnd.pubkey, capacity_sat, push_sat)
         except LndError as refusal:
-            if "is not online" not in str(refusal):
+            if not any(passing in str(refusal) for passing in ("is not online", "peer exiting")):
                 raise
             raise NodeError(str(refusal)) from refusal
 

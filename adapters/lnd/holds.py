@@ -141,7 +141,8 @@ class _Streams:
         self.call_soon(lambda: self._take_order(payment_hash, begin=False))
 
     def stop(self) -> None:
-        """Ends all streams soon; from any thread."""
+        """Ends all streams soon; from any thread, also before they have begun."""
+        self._stopping = True  # first: a loop that is only just beginning looks at it, and is not reached otherwise
         self.call_soon(self._stop)
 
     def call_soon(self, what: Callable[[], None]) -> None:
@@ -259,7 +260,8 @@ async def hold_watch(connection: Connection) -> AsyncIterator[LndHoldWatch]:
     async with trio.open_nursery() as nursery:
         nursery.start_soon(partial(trio.to_thread.run_sync, streams.run, limiter=trio.CapacityLimiter(1)))
         try:
-            await trio.to_thread.run_sync(streams.wait_started, limiter=trio.CapacityLimiter(1))
+            # Abandoned when cancelled: then the streams may never begin, and there is nothing to wait for.
+            await trio.to_thread.run_sync(streams.wait_started, limiter=trio.CapacityLimiter(1), abandon_on_cancel=True)
             yield LndHoldWatch(streams, inbox)
         finally:
             streams.stop()

@@ -20,6 +20,7 @@ import pytest
 from adapters.grpc_api._pb.tellerd.v1 import admin_pb2, event_pb2, wallet_pb2
 from regtest import binaries
 from regtest.prometheus import CONFIG, OPS, RULES, Prometheus
+from regtest.redis_server import RedisServer
 from regtest.stack import Stack
 from regtest.tellerd import CALL_S, Client
 from tests.e2e.bank import SETTLED_S, wait_for
@@ -73,12 +74,24 @@ def subscriber(client: Client) -> Iterator[None]:
 
 
 @pytest.fixture
-def busy(stack: Stack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ChainBank]:
-    """A bank with a chain and a standby, that has had payments and deposits; Blink's names are on, and books and nodes
-    are compared every second."""
+def redis(tmp_path: Path) -> Iterator[RedisServer]:
+    """Blink's, for the rule that wants it."""
+    running = RedisServer(binaries.redis_server(), tmp_path / "redis")
+    running.start()
+    try:
+        running.wait_ready()
+        yield running
+    finally:
+        running.kill()
+
+
+@pytest.fixture
+def busy(stack: Stack, redis: RedisServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ChainBank]:
+    """A bank with a chain and a standby, that has had payments and deposits; Blink's names are on, its Redis is used,
+    and books and nodes are compared every second."""
     monkeypatch.setenv("TELLERD_HTTP__BLINK_METRICS", "true")
     monkeypatch.setenv("TELLERD_RECONCILIATION__EVERY_S", "1")
-    chain = ChainBank(stack, tmp_path / "bank")
+    chain = ChainBank(stack, tmp_path / "bank", sections=f'[redis]\nurl = "{redis.url}"\n')
     try:
         chain.open()
         yield chain

@@ -31,6 +31,8 @@ def facts_after(facts: Facts, changes: Changes) -> Facts:
     expectations = dict(facts.expectations)
     for payment_hash in expectations.keys() & set(changes.paid):
         expectations[payment_hash] = replace(expectations[payment_hash], paid=True, completed=True)
+    for payment_hash in expectations.keys() & set(changes.closed):
+        expectations[payment_hash] = replace(expectations[payment_hash], completed=True)
     suspense = {entry.key: entry for entry in (*changes.suspense_new, *changes.suspense_assigned)}
     cursors = {cursor.pubkey: cursor for cursor in changes.cursors}
     used = {quote.payment_hash: quote for quote in changes.quotes if quote.payment_hash in facts.dollars.quotes}

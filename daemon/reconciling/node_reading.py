@@ -116,7 +116,7 @@ def read_in_flight(
     ]
     settled = {}
     for payment_hash in dict.fromkeys(funds.incoming_hashes):
-        invoice = asked(lambda payment_hash=payment_hash: node.lookup_invoice(payment_hash))  # type: ignore[misc]
+        invoice = asked(lambda payment_hash=payment_hash: node.lookup_invoice(payment_hash))  # type: ignore[misc]  # a lambda with a default
         if invoice is not None and invoice.state is InvoiceState.SETTLED:
             settled.update({lightning_key(pubkey, event.settled_id): event for event in invoice.settlements})
     for key in sorted(booked(settled.keys())):

@@ -73,7 +73,7 @@ class RoutingNet:
         """Returns when both sides call the channel active."""
         for node in (self.ours, self.third):
             wait_for(
-                lambda node=node: any(one["active"] and one["channel_point"] == point for one in node.list_channels()),  # type: ignore[misc]
+                lambda node=node: any(one["active"] and one["channel_point"] == point for one in node.list_channels()),  # type: ignore[misc]  # a lambda with a default
                 f"channel {point} is active",
             )
 

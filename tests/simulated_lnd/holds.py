@@ -194,7 +194,7 @@ def invoice_subserver(holds: SimulatedHolds, check: Callable[[grpc.ServicerConte
         holds.subscribe(request, context, send)
 
     subscribe.experimental_non_blocking = True  # type: ignore[attr-defined]  # grpc's way to ask for it
-    subscribe.experimental_thread_pool = ThreadPoolExecutor(_OPENERS)  # type: ignore[attr-defined]
+    subscribe.experimental_thread_pool = ThreadPoolExecutor(_OPENERS)  # type: ignore[attr-defined]  # as above
     handlers: dict[str, grpc.RpcMethodHandler[Any, Any]] = {
         name: grpc.unary_unary_rpc_method_handler(
             checked(answer),

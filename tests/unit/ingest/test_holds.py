@@ -350,7 +350,7 @@ async def test_an_invoice_that_expires_is_told_and_closed() -> None:
         assert not teller.closed(expired)
         for payment_hash in (expired, by_hand):
             teller.node.cancel(payment_hash)
-            await eventually(lambda payment_hash=payment_hash: teller.closed(payment_hash))  # type: ignore[misc]
+            await eventually(lambda payment_hash=payment_hash: teller.closed(payment_hash))  # type: ignore[misc]  # a lambda with a default
     assert teller.told() == ["invoice.expired", "invoice.canceled"]
     assert teller.payload("invoice.canceled")["reason"] == "on_node"
 

@@ -10,11 +10,11 @@ import pytest
 from adapters.memory import MemoryStore
 from daemon.domain.books import Changes, Facts
 from daemon.domain.money import Currency
-from daemon.domain.node_events import ListingCompleted, NodeEvent, NodeOpened
+from daemon.domain.node_events import InvoiceEnded, ListingCompleted, NodeEvent, NodeOpened
 from daemon.matching.decide import decide, wanted_by
 from daemon.posting.ahead import can_look_ahead, facts_after
 from daemon.posting.seal import seal
-from tests.samples import MORNING_MS, NODE, invoice, settled
+from tests.samples import MORNING_MS, NODE, hash_of, invoice, settled
 
 OPENED = NodeOpened(
     pubkey=NODE, name="lnd1", funds_msat=0, through_index=0, checkpoint_hash=None, opened_at_ms=MORNING_MS
@@ -69,6 +69,20 @@ def test_money_that_was_assigned_is_assigned(store: MemoryStore) -> None:
     store.invoices.insert(invoice("unexpected", wallet.wallet_id, account_id=wallet.account_id))
     changes = changes_of(store, [settled("unexpected", 2, 7_000)])
     assert len(changes.suspense_assigned) == 1
+    before = facts(store)
+    store.books.commit(changes)
+    assert laid_over(before, changes) == facts(store)
+
+
+def test_a_document_that_is_closed_is_closed(store: MemoryStore) -> None:
+    """Its invoice can never be paid any more; the next batch sees it so."""
+    wallet = store.wallets.create(account_id=None, currency=Currency.BTC, external_id="wallet")
+    store.invoices.insert(invoice("other", wallet.wallet_id, account_id=wallet.account_id))
+    ended = InvoiceEnded(
+        pubkey=NODE, payment_hash=hash_of("other"), reason="expired", returned_msat=0, ended_at_ms=MORNING_MS
+    )
+    changes = changes_of(store, [ended])
+    assert changes.closed == [hash_of("other")]
     before = facts(store)
     store.books.commit(changes)
     assert laid_over(before, changes) == facts(store)

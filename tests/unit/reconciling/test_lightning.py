@@ -337,7 +337,7 @@ async def test_a_moment_in_which_the_books_move_is_not_steady() -> None:
 
     async with bank.open():
         await bank.compared()
-        bank.store.lightning_books.totals = moving  # type: ignore[method-assign]
+        bank.store.lightning_books.totals = moving  # type: ignore[method-assign]  # this one bank answers so
         assert not (await bank.look()).steady
 
 

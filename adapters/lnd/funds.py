@@ -5,6 +5,10 @@ the channel pays (lnwallet: ChannelCommitment.LocalBalance). The fee comes back 
 changes with the fee rate while it is open, so it is counted as ours: else the books would differ from the
 node with every fee update.
 
+HTLCs that are not resolved: LND's "unsettled remote" balance is those that go out (rpcserver.go: ChannelBalance),
+whatever the name makes one think. They are ours until their payment went through. The "unsettled local" ones come in,
+and are not ours before they are settled: a held payment is no money yet.
+
 Channels that close, as seen on v0.21.3-beta: a channel waits for its close (`waiting_close_channels`) from the
 broadcast until the closing tx has three confirmations, and all the while `limbo_balance` is its local balance, though
 the output of a cooperative close is in the wallet's unconfirmed balance from the broadcast on. So what the wallet has
@@ -81,7 +85,7 @@ def node_funds(answers: Answers) -> NodeFunds:
     that a change in between makes the token one that does not come again.
     """
     after, channels, pending = answers.after, answers.channels.channels, answers.pending
-    held_msat = after.local_balance.msat + after.pending_open_local_balance.msat + after.unsettled_local_balance.msat
+    held_msat = after.local_balance.msat + after.pending_open_local_balance.msat + after.unsettled_remote_balance.msat
     fees_sat = sum(_fee_and_anchors_sat(one) for one in channels if one.initiator)
     fees_sat += sum(_pending_fee_and_anchors_sat(one) for one in pending.pending_open_channels)
     closing = (

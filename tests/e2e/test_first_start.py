@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
-from regtest.stack import Stack
+from adapters.grpc_api._pb.tellerd.v1 import admin_pb2
+from regtest.stack import CAPACITY_SAT, Stack
 from tests.e2e.bank import Bank, wait_for
+from tests.e2e.receives import make_hold, paying, wait_accepted, write_document
 
 
 @pytest.fixture
@@ -69,3 +74,63 @@ def test_a_document_that_comes_late_takes_its_money_from_the_opening(used: Bank)
             "the opening is less by the payment",
         )
     used.check_books()
+
+
+def reconcile(bank: Bank) -> admin_pb2.Reconciliation:
+    """A steady look."""
+    looks: list[admin_pb2.Reconciliation] = []
+
+    def steady() -> bool:
+        with bank.tellerd.client() as client:
+            looks.append(client.admin.Reconcile(admin_pb2.ReconcileRequest(), timeout=60).reconciliation)
+        return looks[-1].steady
+
+    wait_for(steady, "a steady look", 60)
+    return looks[-1]
+
+
+def opening_sat(bank: Bank) -> int:
+    """What the opening balance says."""
+    with bank.tellerd.client() as client:
+        return {row.account: row.balance for row in client.trial_balance()[0]}.get("Liabilities:Teller:Opening", 0)
+
+
+def test_what_is_held_at_the_first_start_is_no_part_of_the_opening(used: Bank) -> None:
+    """20,000 sat wait on the node at the very first start: not its money yet. Settled, they are the wallet's, once:
+    books equal the node to the msat, and nothing is unknown."""
+    wallet = used.write_wallet()
+    held = make_hold(used, 20_000_000)
+    with paying(used, held.payment_request) as payment:
+        wait_accepted(used, held.payment_hash)
+        used.tellerd.start()
+        used.tellerd.wait_ready()
+        used.wait_opened()
+        assert opening_sat(used) == used.node_msat() // 1_000
+        used.check_books()
+        assert reconcile(used).unknown_msat == 0
+        write_document(used, held, wallet)
+        assert payment.result(60).succeeded
+    used.wait_balance(wallet, 20_000)
+    used.check_books()
+    assert reconcile(used).unknown_msat == 0
+
+
+def test_a_payment_of_ours_that_is_under_way_is_part_of_the_opening(used: Bank) -> None:
+    """The other side holds 7,000 sat at the very first start: ours until it takes them, and it gives them back."""
+    ours, payer = used.stack.lnd, used.stack.payer
+    # A hundredth of a channel cannot be spent (BOLT 2, channel_reserve_satoshis).
+    assert payer.pay(ours.add_invoice(CAPACITY_SAT // 50 * 1_000).payment_request).succeeded
+    theirs = hashlib.sha256(os.urandom(32)).hexdigest()
+    request = payer.add_hold_invoice(theirs, 7_000_000).payment_request
+    with ThreadPoolExecutor(1) as pool:
+        sending = pool.submit(ours.pay, request)
+        wait_for(lambda: payer.lookup_invoice(theirs).state == "ACCEPTED", "the other side holds it")
+        used.tellerd.start()
+        used.tellerd.wait_ready()
+        used.wait_opened()
+        assert opening_sat(used) == used.node_msat() // 1_000 + 7_000
+        assert reconcile(used).unknown_msat == 0
+        payer.cancel_invoice(theirs)
+        assert not sending.result(60).succeeded
+    used.check_books()
+    assert reconcile(used).unknown_msat == 0

@@ -47,6 +47,7 @@ class SimulatedHolds:
 
     def add(self, request: invoices_pb.AddHoldInvoiceRequest, context: grpc.ServicerContext) -> Message:
         """AddHoldInvoice."""
+        _check_length(request.hash, context)
         asked = pb.Invoice(
             r_hash=request.hash,
             value_msat=request.value_msat or request.value * 1000,
@@ -90,6 +91,7 @@ class SimulatedHolds:
         self, request: invoices_pb.SubscribeSingleInvoiceRequest, context: grpc.ServicerContext, send: Send
     ) -> None:
         """SubscribeSingleInvoice: the present state, if there is one, then each change."""
+        _check_length(request.r_hash, context)
         with self._lock:
             self.opened += 1
             self._streams.setdefault(request.r_hash, []).append((context, send))
@@ -172,6 +174,11 @@ class SimulatedHolds:
             self._streams[r_hash] = left
         else:
             self._streams.pop(r_hash, None)
+
+
+def _check_length(r_hash: bytes, context: grpc.ServicerContext) -> None:
+    if len(r_hash) != 32:
+        context.abort(grpc.StatusCode.UNKNOWN, f"invalid hash length of {len(r_hash)}, want 32")
 
 
 def invoice_subserver(holds: SimulatedHolds, check: Callable[[grpc.ServicerContext], None]) -> grpc.GenericRpcHandler:

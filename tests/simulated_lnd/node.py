@@ -137,17 +137,23 @@ class SimulatedNode:
         """ChannelBalance."""
         with self._lock:
             local = pb.Amount(sat=self._local_msat // 1000, msat=self._local_msat)
-            return pb.ChannelBalanceResponse(local_balance=local)
+            incoming_msat = self.htlcs.pending_msat + self._held_msat()
+            return pb.ChannelBalanceResponse(
+                local_balance=local,
+                # What comes in, whatever its name makes one think (rpcserver.go: ChannelBalance).
+                unsettled_local_balance=pb.Amount(sat=incoming_msat // 1000, msat=incoming_msat),
+            )
 
     def channels(self) -> pb.ListChannelsResponse:
         """ListChannels: one channel, opened by us."""
         with self._lock:
             remote_msat = (CAPACITY_SAT - COMMIT_FEE_SAT - ANCHORS_SAT) * 1000 - self._local_msat
-            remote_msat -= self.htlcs.pending_msat
+            incoming_msat = self.htlcs.pending_msat + self._held_msat()
+            remote_msat -= incoming_msat
             channel = pb.Channel(
                 active=True,
                 chan_id=CHAN_ID,
-                unsettled_balance=self.htlcs.pending_msat // 1000,
+                unsettled_balance=incoming_msat // 1000,
                 channel_point="11" * 32 + ":0",
                 capacity=CAPACITY_SAT,
                 local_balance=self._local_msat // 1000,
@@ -161,9 +167,24 @@ class SimulatedNode:
                 pending_htlcs=[
                     *(pb.HTLC(incoming=True, hash_lock=one, htlc_index=1 << 60) for one in self.incoming_hashes),
                     *self.htlcs.pending(),
+                    *(
+                        pb.HTLC(
+                            incoming=True,
+                            amount=one.amt_paid_sat,
+                            hash_lock=one.r_hash,
+                            htlc_index=1 << 61 | one.add_index,
+                        )
+                        for one in self._held()
+                    ),
                 ],
             )
             return pb.ListChannelsResponse(channels=[channel])
+
+    def _held(self) -> list[pb.Invoice]:
+        return [invoice for invoice in self._invoices.values() if invoice.state == pb.Invoice.ACCEPTED]
+
+    def _held_msat(self) -> int:
+        return sum(invoice.amt_paid_msat for invoice in self._held())
 
     # --- the outside world --------------------------------------------------------------------------
 

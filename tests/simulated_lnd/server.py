@@ -151,6 +151,8 @@ def _check(node: SimulatedNode, context: grpc.ServicerContext) -> None:
 def _add(node: SimulatedNode, request: pb.Invoice, context: grpc.ServicerContext) -> pb.AddInvoiceResponse:
     if len(request.memo.encode()) > 639:
         context.abort(grpc.StatusCode.UNKNOWN, "memo too large: it must be at most 639 bytes")
+    if len(request.r_preimage) != 32:
+        context.abort(grpc.StatusCode.UNKNOWN, f"invalid preimage length of {len(request.r_preimage)}, want 32")
     added = node.add(request)
     if added is None:
         context.abort(grpc.StatusCode.UNKNOWN, "invoice with payment hash already exists")

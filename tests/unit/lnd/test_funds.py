@@ -33,13 +33,15 @@ def funds(
     *channels: pb.Channel,
     pending: pb.PendingChannelsResponse | None = None,
     pending_msat: int = 0,
-    unsettled_msat: int = 0,
+    incoming_msat: int = 0,
+    outgoing_msat: int = 0,
 ) -> NodeFunds:
     """With the same balance before and after."""
     balance = pb.ChannelBalanceResponse(
         local_balance=pb.Amount(msat=local_msat),
         pending_open_local_balance=pb.Amount(msat=pending_msat),
-        unsettled_local_balance=pb.Amount(msat=unsettled_msat),
+        unsettled_local_balance=pb.Amount(msat=incoming_msat),
+        unsettled_remote_balance=pb.Amount(msat=outgoing_msat),
     )
     return node_funds(
         Answers(
@@ -113,7 +115,8 @@ def test_incoming_htlcs_are_named() -> None:
     busy = channel(5_000, 5_000, 0, initiator=False)
     busy.pending_htlcs.add(incoming=True, hash_lock=b"\x01" * 32)
     busy.pending_htlcs.add(incoming=False, hash_lock=b"\x02" * 32)
-    found = funds(5_000_000, busy, channel(1, 1, 0, initiator=False), unsettled_msat=700_500)
+    idle = channel(1, 1, 0, initiator=False)
+    found = funds(5_000_000, busy, idle, incoming_msat=3_000_000, outgoing_msat=700_500)
     assert found.incoming_hashes == ("01" * 32,)
     assert found.funds_msat == 5_700_500
 

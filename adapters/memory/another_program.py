@@ -61,7 +61,6 @@ class AnotherProgram:
         """Writes an `invoiceusers` document."""
         with self._tables.lock:
             self._tables.invoices[invoice.payment_hash] = InvoiceDocument(invoice=invoice, cents=cents)
-            self._tables.hint()
 
     def mark_paid(self, payment_hash: PaymentHash) -> None:
         """Marks a document paid and completed, without any journal."""

@@ -15,7 +15,7 @@ class MemoryJournals:
 
     def __init__(self, tables: Tables) -> None:
         self._tables = tables
-        self._hints_seen = 0
+        self._hints_seen: int | None = None  # nobody listens
 
     def foreign_journals(self, *, after: JournalId | None, limit: int) -> Sequence[ForeignJournalFound]:
         tables = self._tables
@@ -39,6 +39,8 @@ class MemoryJournals:
         tables = self._tables
         deadline_s = time.monotonic() + timeout_s
         with tables.lock:
+            if self._hints_seen is None:
+                self._hints_seen = tables.hints
             while tables.hints == self._hints_seen:
                 left_s = deadline_s - time.monotonic()
                 if left_s <= 0:
@@ -46,6 +48,9 @@ class MemoryJournals:
                 tables.hinted.wait(left_s)
             self._hints_seen = tables.hints
             return True
+
+    def end_hints(self) -> None:
+        self._hints_seen = None
 
     def _found(self, journal: LedgerJournal) -> ForeignJournalFound:
         return ForeignJournalFound(

@@ -9,7 +9,7 @@ from typing import Any
 from bson import ObjectId
 from bson.int64 import Int64
 from pymongo import errors
-from pymongo.change_stream import DatabaseChangeStream
+from pymongo.change_stream import CollectionChangeStream
 from pymongo.database import Database
 
 from adapters.mongo import collections as names
@@ -38,7 +38,7 @@ class MongoJournals:
     def __init__(self, db: Database[Document], writer_id: bytes) -> None:
         self._db = db
         self._writer_id = writer_id
-        self._hints: DatabaseChangeStream[Document] | None = None
+        self._hints: CollectionChangeStream[Document] | None = None
 
     def foreign_journals(self, *, after: JournalId | None, limit: int) -> Sequence[ForeignJournalFound]:
         """See the port."""
@@ -95,17 +95,16 @@ class MongoJournals:
                     self._hints = self._watch(timeout_s)
                 return self._hints.try_next() is not None
             except errors.PyMongoError:
-                self.close()
+                self.end_hints()
                 raise
 
-    def _watch(self, timeout_s: float) -> DatabaseChangeStream[Document]:
-        ours_not = not_made_by(self._writer_id, "$documentKey._id")
-        journal = {"ns.coll": names.JOURNALS, **ours_not}
-        match = {"operationType": "insert", "$or": [journal, {"ns.coll": names.INVOICES}]}
-        return self._db.watch([{"$match": match}, {"$project": {"_id": 1}}], max_await_time_ms=int(timeout_s * 1000))
+    def _watch(self, timeout_s: float) -> CollectionChangeStream[Document]:
+        match = {"operationType": "insert", **not_made_by(self._writer_id, "$documentKey._id")}
+        pipeline: list[Document] = [{"$match": match}, {"$project": {"_id": 1}}]
+        return self._db[names.JOURNALS].watch(pipeline, max_await_time_ms=int(timeout_s * 1000))
 
-    def close(self) -> None:
-        """Ends the change stream."""
+    def end_hints(self) -> None:
+        """See the port."""
         hints, self._hints = self._hints, None
         if hints is not None:
             hints.close()

@@ -1,14 +1,15 @@
 """Finds the journals that other programs wrote into the book, for adoption (design.md section 3).
 
-A hint says when to look; the sweep by `_id` says what there is. ObjectIds begin with the writer's clock, so
-a journal may appear below one that was found already: each sweep goes back `OVERLAP_S` behind the beginning
-of the sweep before it, in our time, and one a minute `WIDE_OVERLAP_S`, for a writer whose clock is late. The
-first sweep goes back as far behind the last adopted journal; what is further behind is found by the complete
-sweep of the day.
+The sweep by `_id` says what there is; where other programs write, a hint says when to look. ObjectIds begin with
+the writer's clock, so a journal may appear below one that was found already: each sweep goes back `OVERLAP_S` behind
+the beginning of the sweep before it, in our time, and one a minute `WIDE_OVERLAP_S`, for a writer whose clock is late.
+The first sweep goes back as far behind the last adopted journal; what is further behind is found by the complete sweep
+of the day.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -40,6 +41,11 @@ _COMPLETE_S: Final = 86_400.0
 """Between complete sweeps, for a writer whose clock is off by more than the overlap: a day, because each
 reads the `_id` of every journal there is."""
 
+HINTED_FOR_S: Final = 600.0
+"""How long hints are listened for after another program's journal. They have a price: for them the server reads every
+commit of ours (measured: 5 to 10 % of the settlements a second). A bank alone in its book does without, and finds a
+first journal of another program a second later."""
+
 log = structlog.get_logger()
 
 
@@ -54,6 +60,7 @@ class JournalFinder:
     adopted: trio.Event = field(default_factory=trio.Event)
     """Set after the first sweep."""
     _thread: trio.CapacityLimiter = field(init=False)
+    _hinted_until: float = field(init=False, default=-math.inf)
 
     def __post_init__(self) -> None:
         self._thread = trio.CapacityLimiter(1)  # it sweeps or waits, never both
@@ -72,8 +79,7 @@ class JournalFinder:
                 after, wide_at = smallest_id(began.timestamp() - WIDE_OVERLAP_S), trio.current_time()
             if trio.current_time() - complete_at > _COMPLETE_S:
                 after, complete_at = None, trio.current_time()
-            await trio.sleep(self.pace.journals_hinted_s)
-            await self._wait_hint()
+            await self._wait_due()
 
     async def _after_last_adopted(self) -> JournalId | None:
         """Where the sweep begins: what was adopted before this start need not be looked at again."""
@@ -85,6 +91,7 @@ class JournalFinder:
     async def _sweep(self, after: JournalId | None) -> None:
         while found := await self._page(after):
             log.info("journals.found", journals=len(found))
+            self._hinted_until = trio.current_time() + HINTED_FOR_S
             await self.inbox.send(found)
             after = found[-1].journal_id
 
@@ -95,9 +102,15 @@ class JournalFinder:
             abandon_on_cancel=True,
         )
 
-    async def _wait_hint(self) -> None:
+    async def _wait_due(self) -> None:
+        """Until a sweep is due: after `journals_s`, or sooner where a hint comes."""
+        if trio.current_time() > self._hinted_until:
+            await trio.to_thread.run_sync(self.journals.end_hints, limiter=self._thread)
+            await trio.sleep(self.pace.journals_s)
+            return
+        await trio.sleep(self.pace.journals_hinted_s)
         # Not abandoned: it ends by itself within its second, and two waiting threads would be one too many.
-        await trio.to_thread.run_sync(lambda: self.journals.wait_for_hint(self.pace.journals_s), limiter=self._thread)
+        await trio.to_thread.run_sync(self.journals.wait_for_hint, self.pace.journals_s, limiter=self._thread)
 
 
 def smallest_id(unix_s: float) -> JournalId:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import threading
 
-import pytest
-
 from daemon.domain.accounts import LIGHTNING
 from daemon.domain.entries import Leg
 from daemon.domain.node_events import NodeOpened
+from daemon.domain.ports import Journals
 from tests.contract.conftest import Database
-from tests.samples import MORNING_MS, NODE, invoice, moved, settled
+from tests.samples import NODE, invoice, moved, node_opened, settled
 
 WALLET, OTHER_WALLET = "Liabilities:wallet-1", "Liabilities:wallet-2"
 
@@ -73,14 +72,7 @@ def test_the_newest_adopted_is_told(store: Database) -> None:
 def test_tellerds_own_journals_are_not_foreign(store: Database) -> None:
     """What tellerd posts is never adopted."""
     store.post(
-        NodeOpened(
-            pubkey=NODE,
-            name="lnd1",
-            funds_msat=5_000,
-            through_index=0,
-            checkpoint_hash=None,
-            opened_at_ms=MORNING_MS,
-        ),
+        node_opened(5_000),
         settled("a", 1, 2_000),
     )
     assert len(store.ledger.entries(account=LIGHTNING, before=None, limit=10)) == 2
@@ -109,23 +101,30 @@ def test_an_unbalanced_foreign_journal_is_adopted_as_it_stands(store: Database) 
     assert store.ledger.trial_balance(after=None, limit=10).totals == {"BTC": 9}
 
 
-@pytest.mark.parametrize("what", ["journal", "invoice"])
-def test_another_programs_write_is_hinted_at(store: Database, what: str) -> None:
-    """Who waits is woken by a journal or a document of another program well before the time is up."""
-    store.journals.wait_for_hint(0.05)  # from here on hints are listened for
-    hinted = threading.Event()
-
-    def wait() -> None:
-        for _ in range(60):
-            if store.journals.wait_for_hint(0.5):
-                hinted.set()
-                return
-
-    waiter = threading.Thread(target=wait)
-    waiter.start()
-    if what == "journal":
+def test_another_programs_journal_is_hinted_at(store: Database) -> None:
+    """Who waits is woken well before the time is up, also after hints were ended and begun again."""
+    for _ in range(2):
+        store.journals.wait_for_hint(0.05)  # from here on hints are listened for
+        hinted = threading.Event()
+        waiter = threading.Thread(target=set_when_hinted, args=(store.journals, hinted))
+        waiter.start()
         store.another.write_journal(moved(WALLET, OTHER_WALLET, 1))
-    else:
-        store.another.insert_invoice(invoice("a", "w"))
-    waiter.join()
-    assert hinted.is_set()
+        waiter.join()
+        assert hinted.is_set()
+        store.journals.end_hints()
+
+
+def set_when_hinted(journals: Journals, hinted: threading.Event) -> None:
+    """Waits up to half a minute."""
+    for _ in range(60):
+        if journals.wait_for_hint(0.5):
+            hinted.set()
+            return
+
+
+def test_our_own_writes_are_no_hint(store: Database) -> None:
+    """A journal of ours and a document of an invoice wake nobody."""
+    store.journals.wait_for_hint(0.05)
+    store.post(node_opened(5_000), settled("a", 1, 2_000))
+    store.another.insert_invoice(invoice("b", "w"))
+    assert not store.journals.wait_for_hint(0.5)

@@ -51,6 +51,9 @@ class UnhintedJournals:
     def wait_for_hint(self, timeout_s: float) -> bool:
         return False
 
+    def end_hints(self) -> None:
+        pass
+
 
 @dataclass
 class Host:

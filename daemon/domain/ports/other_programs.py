@@ -24,8 +24,12 @@ class Journals(Protocol):
         ...
 
     def wait_for_hint(self, timeout_s: float) -> bool:
-        """Blocks until another program may have written a journal or an invoice document, or the time is
-        up; True if there was a hint. Hints may be lost or needless."""
+        """Blocks until another program may have written a journal, or the time is up; True if there was a hint.
+        Hints may be lost or needless; the first call begins to listen for them."""
+        ...
+
+    def end_hints(self) -> None:
+        """Listens no longer, so that hints cost nothing; the next `wait_for_hint` begins anew."""
         ...
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import trio
 
+from adapters.memory.journals import MemoryJournals
+from adapters.memory.store import MemoryStore
 from daemon.domain.identifiers import JournalId
 from daemon.domain.node_events import ForeignJournalFound
 from daemon.ingest.journals import OVERLAP_S, smallest_id
@@ -11,6 +13,24 @@ from tests.samples import moved
 from tests.unit.ingest.teller import Teller, eventually
 
 WALLET = "Liabilities:somebody"
+
+
+class ListeningJournals(MemoryJournals):
+    """Counts how often hints were waited for, and how often ended."""
+
+    def __init__(self, store: MemoryStore) -> None:
+        super().__init__(store._tables)
+        self.waits = self.ended = 0
+
+    def wait_for_hint(self, timeout_s: float) -> bool:
+        self.waits += 1
+        return super().wait_for_hint(timeout_s)
+
+    def end_hints(self) -> None:
+        self.ended += 1
+        super().end_hints()
+
+
 LEGS = moved("Liabilities:another", WALLET, 5)
 
 
@@ -61,6 +81,18 @@ async def test_a_journal_without_its_document_is_not_adopted_yet() -> None:
         assert teller.balance(WALLET) == 0
         teller.store.another.finish_journal(begun)
         await eventually(lambda: teller.balance(WALLET) == 5)
+
+
+async def test_hints_are_listened_for_only_where_others_write() -> None:
+    """They cost the server a look at every commit of ours; a journal that comes all the same is found by the sweep."""
+    teller = Teller()
+    listening = teller.store.journals = ListeningJournals(teller.store)
+    async with teller.find_journals():
+        await eventually(lambda: listening.ended > 3)
+        assert listening.waits == 0
+        teller.store.another.write_journal(LEGS)
+        await eventually(lambda: teller.balance(WALLET) == 5)
+        await eventually(lambda: listening.waits > 3)
 
 
 def test_the_smallest_id_of_a_second_sorts_before_all_of_it() -> None:

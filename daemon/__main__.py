@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import gc
 import os
 import signal
 import sys
@@ -82,6 +83,7 @@ def _act(arguments: argparse.Namespace, config: Config) -> int:
 def _run(config: Config, load: Callable[[], Config]) -> int:
     # A script's shell starts background jobs with SIGINT ignored; here it ends every phase, the start included.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    _spare_garbage_collection()
     try:
         trio.run(app.run, config, load)
     except BaseExceptionGroup as group:
@@ -89,6 +91,15 @@ def _run(config: Config, load: Callable[[], Config]) -> int:
     except (InvariantViolation, Misconfigured) as broken:
         return _ended_by(BaseExceptionGroup("before the tasks began", [broken]))
     return 0
+
+
+def _spare_garbage_collection() -> None:
+    """What the imports have made lives as long as the process: the collector looks at it no more.
+
+    A full collection stopped every thread for some 60 ms, and a payment with it (measured).
+    """
+    gc.collect()
+    gc.freeze()
 
 
 def _ended_by(group: BaseExceptionGroup[BaseException]) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -15,10 +16,11 @@ from adapters.prices.blink import BlinkPrice
 from adapters.prices.refreshed import PriceUnreadable, RefreshedPrice
 from adapters.redis import RedisBeside
 from daemon import on_chain
-from daemon.app import make_prices, tls_files
+from daemon.app import is_fixed_on_mainnet, make_prices, tls_files
 from daemon.config import BitcoindConfig, Config, LndConfig, PricesConfig, RedisConfig
 from daemon.domain.errors import BadInput, InvariantViolation, Misconfigured, NodeRefused, Unavailable
-from daemon.domain.ports import AddressSource, ChainInfo, NodeInfo
+from daemon.domain.identifiers import PaymentHash
+from daemon.domain.ports import AddressSource, ChainInfo, NewHoldInvoice, NewInvoice, NodeInfo
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +33,10 @@ class Finding:
 
 _CHECK_LOCK_MS = 10_000
 """Of a lock whose name nobody else uses."""
+
+
+_TOO_SHORT = b"\x00"
+"""For a preimage or a hash: 32 bytes."""
 
 
 def _well(what: str, how: str) -> Finding:
@@ -54,7 +60,7 @@ def findings(config: Config) -> Iterator[Finding]:
     if config.bitcoind is not None:
         yield from _chain(config, config.bitcoind)
     if config.prices is not None:
-        yield _price(config.prices)
+        yield _price(config, config.prices)
     if config.redis is not None:
         yield redis(config.redis)
     tls = tls_files(config.api)
@@ -118,7 +124,7 @@ def _node(config: LndConfig, network: str) -> Iterator[Finding]:
         yield _well(
             what, f"{info.pubkey}, LND {info.version.partition(' ')[0]}, {info.network}, block {info.block_height}"
         )
-        yield _readings(node, info, what)
+        yield _permissions(node, info, what)
         if not info.stores_final_htlc_resolutions:
             yield _doubtful(
                 what,
@@ -133,10 +139,33 @@ def _node(config: LndConfig, network: str) -> Iterator[Finding]:
         node.close()
 
 
-def _readings(node: LndNode, info: NodeInfo, what: str) -> Finding:
-    """Every kind of reading, for each has a permission of its own; LND names it in what it says of a refused call."""
+def _permissions(node: LndNode, info: NodeInfo, what: str) -> Finding:
+    """Every kind of call, for each has a permission of its own; LND names it in what it says of a refused call. The
+    settle stream is left out: a second one beside the leader's can deadlock LND (node-interfaces.md A.1)."""
+    refused: list[str] = []
+    for ask in (*_readings(node, info), *_changes(node)):
+        try:
+            ask()
+        except NodeRefused:
+            pass  # it may be asked, and has looked at what it was asked for
+        except Unavailable as problem:
+            refused.append(str(problem).removeprefix(node.name).lstrip(": "))
+            if "macaroon" not in refused[-1]:
+                break  # it is away: so is the rest
+    if not refused:
+        return _well(
+            what,
+            "the macaroon lets tellerd read invoices, channels, payments, forwards and coins, "
+            "and make, watch, settle and cancel invoices",
+        )
+    others = ", ".join(text.rpartition("(")[2].rstrip(")") for text in refused[1:])
+    return _ill(what, refused[0] + (f", nor {others}" if others else ""))
+
+
+def _readings(node: LndNode, info: NodeInfo) -> list[Callable[[], object]]:
     asks: list[Callable[[], object]] = [
         lambda: node.list_invoices(after_add_index=0, limit=1),
+        lambda: node.lookup_invoice(PaymentHash(os.urandom(32).hex())),
         node.funds,
         lambda: node.forwards(after_ns=time.time_ns(), limit=1),
         lambda: node.newest_payments(limit=1),
@@ -145,18 +174,22 @@ def _readings(node: LndNode, info: NodeInfo, what: str) -> Finding:
     ]
     if info.stores_final_htlc_resolutions:
         asks.append(lambda: node.htlc_resolution(0, 0))  # of no channel: not found, if it may be asked
-    refused: list[str] = []
-    for ask in asks:
-        try:
-            ask()
-        except Unavailable as problem:
-            refused.append(str(problem).removeprefix(node.name).lstrip(": "))
-            if "macaroon" not in refused[-1]:
-                break  # it is away: so is the rest
-    if not refused:
-        return _well(what, "the macaroon lets tellerd read invoices, channels, payments, forwards and coins")
-    others = ", ".join(text.rpartition("(")[2].rstrip(")") for text in refused[1:])
-    return _ill(what, refused[0] + (f", nor {others}" if others else ""))
+    return asks
+
+
+def _changes(node: LndNode) -> list[Callable[[], object]]:
+    """What LND refuses to make, or does not find: nothing is changed by it."""
+    ordinary = NewInvoice(preimage=_TOO_SHORT, value_msat=0, memo="", description_hash=b"", expiry_s=60)
+    hold = NewHoldInvoice(
+        payment_hash=PaymentHash(_TOO_SHORT.hex()), value_msat=0, memo="", description_hash=b"", expiry_s=60
+    )
+    return [
+        lambda: node.add_invoice(ordinary),
+        lambda: node.add_hold_invoice(hold),
+        node.probe_hold_watch,
+        lambda: node.settle_invoice(os.urandom(32)),
+        lambda: node.cancel_invoice(PaymentHash(os.urandom(32).hex())),
+    ]
 
 
 def _chain(config: Config, bitcoind: BitcoindConfig) -> Iterator[Finding]:
@@ -208,13 +241,19 @@ def _certificate(files: TlsFiles) -> Finding:
     return _well("api", "certificate and key belong together")
 
 
-def _price(config: PricesConfig) -> Finding:
-    if config.source == "fixed":
-        return _well("prices", f"fixed at {config.usd_per_btc} dollars per bitcoin")
-    source = make_prices(config)
+def _price(config: Config, prices: PricesConfig) -> Finding:
+    if is_fixed_on_mainnet(config):
+        return _doubtful(
+            "prices",
+            f"fixed at {prices.usd_per_btc} dollars per bitcoin, which never grows stale: whoever sees a better one "
+            'elsewhere trades with the dealer; set prices.source = "http" or "blink"',
+        )
+    if prices.source == "fixed":
+        return _well("prices", f"fixed at {prices.usd_per_btc} dollars per bitcoin")
+    source = make_prices(prices)
     if not isinstance(source, RefreshedPrice):
-        raise InvariantViolation(f"prices: source {config.source} is never read")
-    remedy = "prices.url or prices.json_path" if config.source == "http" else "prices.price_address or dealer_address"
+        raise InvariantViolation(f"prices: source {prices.source} is never read")
+    remedy = "prices.url or prices.json_path" if prices.source == "http" else "prices.price_address or dealer_address"
     try:
         source.refresh()
     except PriceUnreadable as problem:

@@ -7,13 +7,13 @@ to somebody else, or it was there at the opening.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
 
 from daemon.domain.books import Gap, GapState
 from daemon.domain.cursors import LndCursor
-from daemon.domain.identifiers import NodePubkey, Outpoint, PaymentHash, Txid, channel_cost_key
+from daemon.domain.identifiers import NodePubkey, Outpoint, PaymentHash, Txid, channel_cost_key, txid_of
 from daemon.domain.money import MSAT_PER_SAT
 from daemon.domain.movements import (
     ClosedChannel,
@@ -28,22 +28,11 @@ from daemon.domain.movements import (
 from daemon.domain.node_events import ChannelChange, ChannelCost, MarksMoved, MovementEvent, RoutingIncome
 from daemon.domain.ports import NodeFunds
 from daemon.domain.reconciliation import Item, ItemKind
-
-SENT_ELSEWHERE: Final = "sent_elsewhere"
-WALLET_SENT: Final = "wallet_sent"
-WALLET_RECEIVED: Final = "wallet_received"
-CHANNEL_PUSH: Final = "channel_push"
-"""Kinds of gaps: a payment, coins, and what went to the other side of a channel with its opening, that tellerd did not
-book."""
+from daemon.matching.channel_closes import ClosesReading, review_closes
+from daemon.matching.elsewhere import CHANNEL_PUSH, SENT_ELSEWHERE, WALLET_RECEIVED, WALLET_SENT, BookedOutside
 
 DEEP_BLOCKS: Final = 144
 """Txs are looked at again until so many blocks are above them: no reorg is deeper without somebody noticing."""
-
-_NOT_A_FEE_SAT: Final = 100_000
-_NOT_A_FEE_SHARE: Final = 4
-"""A close that costs more than 100,000 sat and a quarter of what the channel held is not taken for a fee."""
-
-_ANCHORS_SAT: Final = 660
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,15 +51,6 @@ class NodeReading:
     txs: Sequence[WalletTx]
     closed: Sequence[ClosedChannel]
     complete: bool = True
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BookedOutside:
-    """What the books say: sats that other programs' journals took from the Lightning account by payment hash or txid,
-    and which of the keys that were asked for exist."""
-
-    taken: Mapping[str, int]
-    keys: Collection[str]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,7 +82,7 @@ def asked_keys(pubkey: NodePubkey, reading: NodeReading) -> set[str]:
     """The keys that tell whether a channel's opening or close is booked."""
     txids = {tx.txid for tx in reading.txs}
     points = (channel.channel_point for channel in _ours(reading))
-    opened = {channel_cost_key(pubkey, point, ChannelChange.OPEN) for point in points if _txid_of(point) in txids}
+    opened = {channel_cost_key(pubkey, point, ChannelChange.OPEN) for point in points if txid_of(point) in txids}
     return opened | {channel_cost_key(pubkey, one.channel_point, ChannelChange.CLOSE) for one in reading.closed}
 
 
@@ -114,23 +94,6 @@ def review(cursor: LndCursor, reading: NodeReading, outside: BookedOutside, *, b
     return _Reviewer(cursor, marks, reading, outside, booking, now_ms).run()
 
 
-def recheck(gap: Gap, taken: Mapping[str, int]) -> Gap | None:
-    """A gap about money that went or came, with what journals say by now; None if nothing has changed.
-
-    Other programs book whole sats: what is left below one is the fraction that they drop, and waits for nobody.
-    """
-    amount_msat = gap.moved_msat + taken.get(gap.reference, 0) * MSAT_PER_SAT
-    if amount_msat == gap.amount_msat:
-        return None
-    return replace(gap, amount_msat=amount_msat, state=_state_after(gap, amount_msat))
-
-
-def _state_after(gap: Gap, amount_msat: int) -> GapState:
-    if amount_msat == 0:
-        return GapState.CLOSED
-    return GapState.EXPLAINED if abs(amount_msat) < MSAT_PER_SAT else gap.state
-
-
 _Channel = OwnChannel | ClosingChannel | ClosedChannel
 
 
@@ -138,10 +101,6 @@ def _ours(reading: NodeReading) -> Iterator[_Channel]:
     """All channels that this node has opened."""
     every: list[_Channel] = [*reading.funds.channels, *reading.funds.closing, *reading.closed]
     return (channel for channel in every if channel.opened_by_us)
-
-
-def _txid_of(outpoint: Outpoint) -> Txid:
-    return Txid(outpoint.partition(":")[0])
 
 
 class _Reviewer:
@@ -168,8 +127,7 @@ class _Reviewer:
         self._forwards()
         self._payments()
         self._openings()
-        returns = _Returns(self._reading, self._new_txs)
-        self._closings(returns)
+        self._closes()
         self._wallet()
         self._pushes_to_us()
         self._move_marks()
@@ -196,7 +154,7 @@ class _Reviewer:
     def _payments(self) -> None:
         in_flight: list[tuple[int, PaymentHash]] = []
         for payment in self._reading.payments:
-            taken_msat = self._outside.taken.get(payment.payment_hash, 0) * MSAT_PER_SAT
+            taken_msat = self._outside.taken_msat(payment.payment_hash)
             if payment.state is PaymentState.IN_FLIGHT:
                 in_flight.append((payment.index, payment.payment_hash))
                 self._item(ItemKind.IN_FLIGHT, payment.payment_hash, taken_msat)
@@ -220,7 +178,7 @@ class _Reviewer:
         """Funding txs: the miner's fee, once it is confirmed; what else they paid is money sent."""
         funded: dict[Txid, dict[Outpoint, _Channel]] = {}
         for channel in _ours(self._reading):
-            funded.setdefault(_txid_of(channel.channel_point), {})[channel.channel_point] = channel
+            funded.setdefault(txid_of(channel.channel_point), {})[channel.channel_point] = channel
         for txid, channels in funded.items():
             tx = self._new_txs.pop(txid, None)
             if tx is None:
@@ -263,59 +221,27 @@ class _Reviewer:
 
     def _pushes_to_us(self) -> None:
         for channel in self._reading.funds.channels:
-            is_known = _txid_of(channel.channel_point) in self._marks.known_txids
+            is_known = txid_of(channel.channel_point) in self._marks.known_txids
             is_old = 0 < channel.height <= self._marks.height
             if channel.pushed_sat and not (channel.opened_by_us or is_known or is_old):
                 self._push(channel, channel.pushed_sat, confirmed=channel.height > 0)
 
-    def _closings(self, returns: _Returns) -> None:
-        """Channels that close: what they held, less what has come back, is the cost as soon as all of it has."""
-        closing = {one.channel_point: one for one in self._reading.funds.closing}
-        closed = {one.channel_point: one for one in self._reading.closed}
-        held = dict(self._marks.closing)
-        for point, channel in closing.items():
-            held.setdefault(point, channel.held_sat)
-        for point, end in closed.items():
-            key = channel_cost_key(self._pubkey, point, ChannelChange.CLOSE)
-            if end.close_height > self._marks.height and point not in held and key not in self._outside.keys:
-                held[point] = returns.held_sat(end)
-        self._after = replace(self._after, closing=held)
-        for points in returns.together(held):
-            self._close(points, held, closing, closed, returns)
-        for txid in list(returns.txids):
-            self._new_txs.pop(txid, None)
-
-    def _close(
-        self,
-        points: Sequence[Outpoint],
-        held: Mapping[Outpoint, int],
-        closing: Mapping[Outpoint, ClosingChannel],
-        closed: Mapping[Outpoint, ClosedChannel],
-        returns: _Returns,
-    ) -> None:
-        """Channels whose outputs were swept together are over together."""
-        self._found.closing += points
-        held_sat = sum(held[point] for point in points)
-        back_sat, confirmed = returns.came_back_sat(points)
-        if not confirmed or any(point not in closed or point in closing for point in points):
-            to_come_sat = sum(closing[point].to_come_sat for point in points if point in closing)
-            self._item(ItemKind.CLOSING, points[0], (to_come_sat + back_sat - held_sat) * MSAT_PER_SAT)
-            return
-        ends = [closed[point] for point in points]
-        cost_sat = held_sat + sum(end.htlcs_sat for end in ends) - back_sat
-        self._found.closes.append(
-            ChannelCost(
-                pubkey=self._pubkey,
-                channel_point=points[0],
-                change=ChannelChange.CLOSE,
-                txid=ends[0].closing_txid,
-                cost_msat=cost_sat * MSAT_PER_SAT,
-                at_ms=self._now_ms,
-                resolved=tuple(points),
-                is_fee=not any(end.breach for end in ends) and _is_fee(cost_sat, held_sat),
-                books=self._booking.channel_fees,
-            )
+    def _closes(self) -> None:
+        reading = ClosesReading(
+            pubkey=self._pubkey,
+            closing={one.channel_point: one for one in self._reading.funds.closing},
+            closed={one.channel_point: one for one in self._reading.closed},
+            txs=self._new_txs,
+            keys=self._outside.keys,
+            marks=self._marks,
         )
+        closes = review_closes(reading, books_fees=self._booking.channel_fees, now_ms=self._now_ms)
+        self._found.closing += closes.points
+        self._found.closes += closes.over
+        self._found.items += closes.items
+        self._after = replace(self._after, closing=closes.held)
+        for txid in closes.txids:
+            del self._new_txs[txid]
 
     def _wallet(self) -> None:
         """What is left: coins that came, or went."""
@@ -327,7 +253,7 @@ class _Reviewer:
             return
         amount_msat = amount_sat * MSAT_PER_SAT
         if not tx.height:  # it may still be replaced: kept when it is in a block
-            taken_msat = self._outside.taken.get(tx.txid, 0) * MSAT_PER_SAT
+            taken_msat = self._outside.taken_msat(tx.txid)
             side = ItemKind.SENT if amount_sat < 0 else ItemKind.RECEIVED
             self._item(side, tx.txid, amount_msat + taken_msat)
             return
@@ -339,7 +265,7 @@ class _Reviewer:
         self, name: str, kind: str, detail: str, *, reference: str, moved_msat: int, at_ms: int | None = None
     ) -> None:
         """Kept with what no journal accounts for; closed where that is nothing."""
-        amount_msat = moved_msat + self._outside.taken.get(reference, 0) * MSAT_PER_SAT
+        amount_msat = moved_msat + self._outside.taken_msat(reference)
         self._found.gaps.append(
             Gap(
                 key=f"ln:{self._pubkey}:{name}",
@@ -370,70 +296,3 @@ class _Reviewer:
         """Of the txs that were there at the opening, those that are not below the new height."""
         there = {tx.txid for tx in self._reading.txs if not 0 < tx.height <= self._reading.height - DEEP_BLOCKS}
         return self._marks.known_txids & there
-
-
-def _is_fee(cost_sat: int, held_sat: int) -> bool:
-    return cost_sat <= max(_NOT_A_FEE_SAT, held_sat // _NOT_A_FEE_SHARE)
-
-
-class _Returns:
-    """Txs that bring back what channels held: closing txs, and what spends their outputs."""
-
-    def __init__(self, reading: NodeReading, txs: Mapping[Txid, WalletTx]) -> None:
-        ends: list[ClosingChannel | ClosedChannel] = [*reading.funds.closing, *reading.closed]
-        self._closing_txids = {one.channel_point: one.closing_txid for one in ends if one.closing_txid is not None}
-        self._txs = txs
-        self._points_of: dict[Txid, set[Outpoint]] = {}
-        for point, txid in self._closing_txids.items():
-            self._points_of.setdefault(txid, set()).add(point)
-        self._follow()
-
-    @property
-    def txids(self) -> Iterable[Txid]:
-        """All of them."""
-        return [txid for txid in self._txs if txid in self._points_of]
-
-    def together(self, points: Collection[Outpoint]) -> Iterator[list[Outpoint]]:
-        """These channels, those together whose outputs were spent by one tx; each group sorted."""
-        left = set(points)
-        while left:
-            group = {min(left)}
-            grown = True
-            while grown:
-                near = {one for txid in self.txids for one in self._points_of[txid] if self._points_of[txid] & group}
-                grown = bool((near & left) - group)
-                group |= near & left
-            left -= group
-            yield sorted(group)
-
-    def came_back_sat(self, points: Collection[Outpoint]) -> tuple[int, bool]:
-        """What the wallet has got of them, fees taken off, and whether all of it is confirmed."""
-        txs = [self._txs[txid] for txid in self.txids if self._points_of[txid] & set(points)]
-        # LND never calls a commitment tx of its own confirmed; it pays the wallet nothing.
-        return sum(tx.amount_sat for tx in txs), all(tx.height for tx in txs if tx.amount_sat)
-
-    def held_sat(self, channel: ClosedChannel) -> int:
-        """What a channel must have held of which nobody saw how it closed.
-
-        The closing tx tells where the wallet knows it: what it lacks of the capacity was the miner's, out of the
-        part of whoever opened the channel.
-        """
-        tx = self._txs.get(channel.closing_txid)
-        if tx is None or not channel.opened_by_us:
-            return channel.settled_sat
-        anchors_sat = 0 if tx.amount_sat else _ANCHORS_SAT
-        return channel.settled_sat + channel.capacity_sat - tx.outputs_sat + anchors_sat
-
-    def _follow(self) -> None:
-        """Sweeps, and sweeps of what txs of two stages left: until none is new."""
-        grown = True
-        while grown:
-            grown = False
-            for txid, tx in self._txs.items():
-                parents = (self._points_of.get(_txid_of(spent), set()) for spent in tx.spends)
-                points = {point for of_parent in parents for point in of_parent}
-                points |= {Outpoint(spent) for spent in tx.spends if spent in self._closing_txids}
-                known = self._points_of.get(txid, set())
-                if points - known:
-                    self._points_of[txid] = known | points
-                    grown = True

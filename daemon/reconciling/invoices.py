@@ -153,7 +153,7 @@ class InvoiceCheck:
         lost = await self._losses(event) if outcomes_kept else []
         await self.inbox.send([event, *lost])
         counts.losses += len(lost)
-        if key not in facts.booked and event.payment_hash not in facts.booked_elsewhere:
+        if key not in facts.booked and not facts.is_booked_elsewhere(event.pubkey, event.payment_hash):
             counts.unbooked += 1
             log.warning("invoices.unbooked", node=self.node.name, payment_hash=event.payment_hash)
         elif key not in facts.booked or event.received_msat > facts.received.get(key, event.received_msat):
@@ -200,8 +200,9 @@ def _not_as_booked(settled: Mapping[str, InvoiceSettled], facts: Facts) -> dict[
 def _is_as_booked(key: str, event: InvoiceSettled, facts: Facts) -> bool:
     if key in facts.booked:
         return event.received_msat <= facts.received.get(key, -1) and not _is_awaited(key, event, facts)
-    booked_sat = facts.booked_elsewhere_sat.get(event.payment_hash)
-    return booked_sat is not None and event.received_msat // MSAT_PER_SAT <= booked_sat
+    if not facts.is_booked_elsewhere(event.pubkey, event.payment_hash):
+        return False
+    return event.received_msat // MSAT_PER_SAT <= facts.booked_elsewhere_sat.get(event.payment_hash, -1)
 
 
 def _is_awaited(key: str, event: InvoiceSettled, facts: Facts) -> bool:

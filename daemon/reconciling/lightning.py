@@ -12,35 +12,20 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Final, TypeVar
 
-import structlog
 import trio
 
 from daemon.domain.accounts import LIGHTNING
-from daemon.domain.books import Gap, GapState
 from daemon.domain.cursors import LndCursor
 from daemon.domain.identifiers import channel_cost_key
 from daemon.domain.money import MSAT_PER_SAT
-from daemon.domain.node_events import ChannelCost, MarksMoved, MovementEvent
-from daemon.domain.ports import Gaps, LightningBooks, LightningNode, LightningTotals
+from daemon.domain.node_events import ChannelCost, MovementEvent
+from daemon.domain.ports import LightningBooks, LightningNode, LightningTotals
 from daemon.domain.reconciliation import Holding, Item, ItemKind, Side
 from daemon.ingest.handover import Inbox
-from daemon.ingest.marks import read_marks
-from daemon.matching.movements import CHANNEL_FEE, CHANNEL_LOSS, ROUTING_INCOME
-from daemon.matching.node_review import (
-    CHANNEL_PUSH,
-    SENT_ELSEWHERE,
-    WALLET_RECEIVED,
-    WALLET_SENT,
-    BookedOutside,
-    Booking,
-    NodeReading,
-    Review,
-    asked_hashes,
-    asked_keys,
-    recheck,
-    review,
-)
-from daemon.reconciling.node_reading import LndAway, asked, read_in_flight, read_node
+from daemon.matching.node_review import Booking
+from daemon.reconciling.lightning_gaps import LightningGaps
+from daemon.reconciling.node_reading import LndAway, asked
+from daemon.reconciling.seen_nodes import SeenNode, baseline, see
 
 TRIES: Final = 8
 """Of one look: under load a moment without a commit is rare, and what is told to posting takes a try of its own."""
@@ -60,32 +45,7 @@ POLL_S: Final = 0.05
 YOUNG_MS: Final = 7 * 86_400_000
 """Explained gaps up to a week old are compared with the journals at every look; the older ones by the full check."""
 
-RECHECKED: Final = 1_000
-"""Of these so many of each kind at a look, the newest; of the older ones as many in a full check."""
-
-SHOWN: Final = 50
-"""Gaps of a kind that are an item each; the others are one sum."""
-
-KINDS: Final = {
-    SENT_ELSEWHERE: ItemKind.SENT,
-    WALLET_SENT: ItemKind.SENT,
-    WALLET_RECEIVED: ItemKind.RECEIVED,
-    CHANNEL_PUSH: ItemKind.SENT,
-    CHANNEL_FEE: ItemKind.SENT,
-    ROUTING_INCOME: ItemKind.RECEIVED,
-    CHANNEL_LOSS: ItemKind.GAP,
-    "paid_without_journal": ItemKind.GAP,
-    "paid_again_elsewhere": ItemKind.GAP,
-}
-"""Gaps whose amounts are part of this side's difference, and what they explain it as."""
-
-RECHECKED_KINDS: Final = (SENT_ELSEWHERE, WALLET_SENT, WALLET_RECEIVED, "paid_without_journal")
-
-_WAITING: Final = (GapState.OPEN, GapState.EXPLAINED)
-
 _Answer = TypeVar("_Answer")
-
-log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,16 +59,13 @@ class Looked:
     problem: str = ""
 
 
-@dataclass(slots=True, kw_only=True)
-class _Seen:
-    """One node, with its review."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Try:
+    """`again`: nothing is to be concluded yet; first `events` are told to posting."""
 
-    node: LightningNode
-    cursor: LndCursor
-    reading: NodeReading
-    review: Review
-    in_flight: tuple[Item, ...]
-    complete: bool
+    looked: Looked
+    again: bool
+    events: Sequence[MovementEvent] = ()
 
 
 @dataclass(kw_only=True, slots=True)
@@ -117,7 +74,7 @@ class LightningSide:
 
     nodes: Sequence[LightningNode]
     books: LightningBooks
-    gaps: Gaps
+    gaps: LightningGaps
     inbox: Inbox
     booking: Booking
     now_ms: Callable[[], int]
@@ -127,128 +84,65 @@ class LightningSide:
 
     async def look(self) -> Looked:
         """One look, tried a few times until it is steady. Raises Unavailable if the store is away."""
-        await self._recheck_young()
+        await self._run(partial(self.gaps.recheck, since_ms=self.now_ms() - YOUNG_MS))
         found = Looked(side=None, steady=False, sequence=0, problem="not looked yet")
         for left in reversed(range(TRIES)):
             try:
-                found, events = await self._try()
+                tried = await self._try()
             except LndAway as away:
-                totals = await self._run(self.books.totals)
-                return Looked(side=None, steady=False, sequence=totals.sequence, problem=str(away))
-            if events is None and (found.steady or found.side is None):
+                return _nothing(await self._run(self.books.totals), str(away))
+            found = tried.looked
+            if not tried.again:
                 break
-            if events:
-                await self._post(events)
+            if tried.events:
+                await self._post(tried.events)
             if left:
-                await trio.sleep(0 if events else self.retry_s)
+                await trio.sleep(0 if tried.events else self.retry_s)
         return found
 
     async def recheck(self) -> None:
         """Compares old gaps with what journals say by now, too: a part of the full check."""
-        await self._recheck(lambda _gap: True)
+        await self._run(self.gaps.recheck)
 
-    async def _recheck_young(self) -> None:
-        since_ms = self.now_ms() - YOUNG_MS
-        await self._recheck(lambda gap: gap.seen_at_ms >= since_ms)
-
-    async def _recheck(self, wanted: Callable[[Gap], bool]) -> None:
-        def compare() -> None:
-            for kind in RECHECKED_KINDS:
-                gaps = [gap for gap in self.gaps.by_kind(kind, states=_WAITING, limit=RECHECKED) if wanted(gap)]
-                taken = self.books.taken_by_others([gap.reference for gap in gaps if gap.moved_msat])
-                changed = [new for gap in gaps if gap.moved_msat and (new := recheck(gap, taken)) is not None]
-                if changed:
-                    self.gaps.put(changed)
-
-        await self._run(compare)
-
-    async def _try(self) -> tuple[Looked, Sequence[MovementEvent] | None]:
-        """One try; what posting has to be told, or nothing, before there is to be another; None if there is not."""
+    async def _try(self) -> _Try:
+        """One try. Raises LndAway."""
         before = await self._run(self.books.totals)
         cursors = await self._run(partial(self._cursors, before))
         missing = [node.name for node, cursor in zip(self.nodes, cursors, strict=True) if cursor is None]
         if missing:
             problem = f"the books of {', '.join(missing)} are not opened yet"
-            return Looked(side=None, steady=False, sequence=before.sequence, problem=problem), None
-        seen: list[_Seen] = []
+            return _Try(looked=_nothing(before, problem), again=False)
+        seen: list[SeenNode] = []
         events: list[MovementEvent] = []
         for node, cursor in zip(self.nodes, cursors, strict=True):
             if cursor is not None and cursor.movements is None:
-                events.append(await self._run(partial(self._baseline, node, cursor)))
+                events.append(await self._run(partial(baseline, node, cursor, now_ms=self.now_ms())))
             elif cursor is not None:
-                seen.append(await self._run(partial(self._see, node, cursor)))
+                see_it = partial(see, node, cursor, self.books, booking=self.booking, now_ms=self.now_ms())
+                seen.append(await self._run(see_it))
         events += [event for one in seen for event in one.review.events]
-        if await self._keep([gap for one in seen for gap in one.review.gaps]) or events:
+        gaps = [gap for one in seen for gap in one.review.gaps]
+        if await self._run(partial(self.gaps.keep, gaps)) or events:
             problem = "what has moved is not in the books yet"
-            return Looked(side=None, steady=False, sequence=before.sequence, problem=problem), events
+            return _Try(looked=_nothing(before, problem), again=True, events=events)
         await trio.sleep(self.quiet_s)
         return await self._compare(before, seen)
 
-    async def _compare(
-        self, before: LightningTotals, seen: Sequence[_Seen]
-    ) -> tuple[Looked, Sequence[MovementEvent] | None]:
+    async def _compare(self, before: LightningTotals, seen: Sequence[SeenNode]) -> _Try:
+        """The books again; the closes of a steady moment are booked, and it is looked at again."""
         side = await self._run(partial(self._side, before, seen))
         after = await self._run(self.books.totals)
-        steady = all(one.reading.steady and one.complete for one in seen)
-        steady = steady and (before.sequence, before.balance_sat) == (after.sequence, after.balance_sat)
+        steady = (before.sequence, before.balance_sat) == (after.sequence, after.balance_sat)
+        steady = steady and all(one.steady for one in seen)
         side, closes = _with_fractions(side, seen) if steady else (side, [])
-        holdings = tuple(_holding(one) for one in seen)
-        return Looked(side=side, steady=steady, sequence=before.sequence, holdings=holdings), closes or None
+        holdings = tuple(one.holding() for one in seen)
+        looked = Looked(side=side, steady=steady, sequence=before.sequence, holdings=holdings)
+        return _Try(looked=looked, again=bool(closes) or not steady, events=closes)
 
     def _cursors(self, totals: LightningTotals) -> list[LndCursor | None]:
         """Each node's, None where it is not opened; by pubkey, for another node may answer at the old address."""
         opened = {cursor.pubkey: cursor for cursor in totals.cursors if cursor.opened}
         return [opened.get(asked(node.get_info).pubkey) for node in self.nodes]
-
-    def _baseline(self, node: LightningNode, cursor: LndCursor) -> MarksMoved:
-        """A node that a release opened which counted its channels only: the rest is taken into the opening now."""
-        height = asked(node.get_info).block_height
-        funds = asked(node.funds)
-        marks = asked(lambda: read_marks(node, funds, height=height, now_ns=self.now_ms() * 1_000_000))
-        log.info(
-            "reconciliation.marked", node=node.name, wallet_msat=funds.wallet_msat, closing_msat=funds.closing_msat
-        )
-        return MarksMoved(
-            pubkey=cursor.pubkey,
-            before=None,
-            after=marks,
-            opening_msat=funds.wallet_msat + funds.closing_msat,
-            at_ms=self.now_ms(),
-        )
-
-    def _see(self, node: LightningNode, cursor: LndCursor) -> _Seen:
-        marks = cursor.movements
-        if marks is None:
-            raise ValueError(f"{node.name} has no marks")
-        reading = read_node(node, cursor.pubkey, marks)
-        outside = BookedOutside(
-            taken=self.books.taken_by_others(asked_hashes(reading)),
-            keys=self.books.booked(asked_keys(cursor.pubkey, reading)),
-        )
-        reviewed = review(cursor, reading, outside, booking=self.booking, now_ms=self.now_ms())
-        in_flight = read_in_flight(
-            node, cursor.pubkey, reading.funds, forwards_ns=marks.forwards_ns, booked=self.books.booked
-        )
-        return _Seen(
-            node=node,
-            cursor=cursor,
-            reading=reading,
-            review=reviewed,
-            in_flight=in_flight.items,
-            complete=reading.complete and in_flight.complete,
-        )
-
-    async def _keep(self, gaps: Sequence[Gap]) -> bool:
-        """Writes what is new; True if something was. What balances out is written only where it was kept before."""
-
-        def keep() -> bool:
-            known = self.gaps.get([gap.key for gap in gaps])
-            new = [gap for gap in gaps if _differs(gap, known.get(gap.key))]
-            if new:
-                self.gaps.put(new)
-            return bool(new)
-
-        return await self._run(keep) if gaps else False
 
     async def _post(self, events: Sequence[MovementEvent]) -> None:
         """Hands over, and waits until it is in the books."""
@@ -269,10 +163,10 @@ class LightningSide:
         moved = {event.pubkey for event in events if not isinstance(event, ChannelCost)}
         return all(now.get(pubkey) != was.get(pubkey) for pubkey in moved) and costs <= set(self.books.booked(costs))
 
-    def _side(self, totals: LightningTotals, seen: Sequence[_Seen]) -> Side:
+    def _side(self, totals: LightningTotals, seen: Sequence[SeenNode]) -> Side:
         pubkeys = {one.cursor.pubkey for one in seen}
         items = [item for one in seen for item in (*one.review.items, *one.in_flight)]
-        items += self._gap_items()
+        items += self.gaps.items()
         items += self._booked_by_others(totals)
         items += [
             # Its money is nobody's to look at; the books hold it until somebody decides.
@@ -286,24 +180,6 @@ class LightningSide:
             nodes_msat=sum(one.reading.funds.funds_msat for one in seen),
             items=tuple(items),
         )
-
-    def _gap_items(self) -> Iterable[Item]:
-        """The newest of each kind one by one, the others as a sum."""
-        for (kind, state), (count, amount_msat) in self.gaps.totals().items():
-            if kind not in KINDS or not amount_msat:
-                continue
-            shown = self.gaps.by_kind(kind, states=[state], limit=SHOWN)
-            for gap in shown:
-                if gap.amount_msat:
-                    yield Item(
-                        kind=_item_kind(kind, gap.amount_msat),
-                        reference=gap.reference or gap.key,
-                        amount_msat=gap.amount_msat,
-                    )
-            rest_msat = amount_msat - sum(gap.amount_msat for gap in shown)
-            if rest_msat:
-                reference = f"{count - len(shown)} older: {kind}"
-                yield Item(kind=_item_kind(kind, rest_msat), reference=reference, amount_msat=rest_msat)
 
     def _booked_by_others(self, totals: LightningTotals) -> Iterable[Item]:
         """What Blink's jobs book without a hash: escrow for commitment fees, which is in the channels all the same, and
@@ -323,31 +199,11 @@ class LightningSide:
         return await trio.to_thread.run_sync(call, limiter=self._thread, abandon_on_cancel=True)
 
 
-def _item_kind(kind: str, amount_msat: int) -> ItemKind:
-    found = KINDS[kind]
-    return ItemKind.RECEIVED if found is ItemKind.SENT and amount_msat > 0 else found
+def _nothing(totals: LightningTotals, problem: str) -> Looked:
+    return Looked(side=None, steady=False, sequence=totals.sequence, problem=problem)
 
 
-def _differs(gap: Gap, known: Gap | None) -> bool:
-    if known is None:
-        return gap.state is not GapState.CLOSED
-    if known.state is GapState.CLOSED and known.amount_msat:
-        return False  # a person has closed it: what accounts for it names neither hash nor txid
-    return (gap.amount_msat, gap.state, gap.moved_msat) != (known.amount_msat, known.state, known.moved_msat)
-
-
-def _holding(seen: _Seen) -> Holding:
-    funds = seen.reading.funds
-    return Holding(
-        pubkey=seen.cursor.pubkey,
-        name=seen.node.name,
-        channels_msat=funds.channels_msat,
-        closing_msat=funds.closing_msat,
-        wallet_msat=funds.wallet_msat,
-    )
-
-
-def _with_fractions(side: Side, seen: Sequence[_Seen]) -> tuple[Side, list[ChannelCost]]:
+def _with_fractions(side: Side, seen: Sequence[SeenNode]) -> tuple[Side, list[ChannelCost]]:
     """The side of a steady moment, and the closes that are over in it.
 
     An output on the chain holds no fraction of a sat: of each channel that closes less than one is lost beside the

@@ -21,10 +21,12 @@ from daemon.domain.reconciliation import (
     Holding,
     Reconciled,
     Reconciliation,
+    ReconciliationAsked,
     ReconciliationStatus,
     Side,
 )
-from daemon.reconciling.requests import ReconciliationRequests, Request
+from daemon.reconciling.requests import ReconciliationRequests
+from daemon.requests import Request
 
 STAYS_S: Final = 30.0
 """A difference that is explained within this time was on its way: between a node's commitment and its event, between
@@ -144,7 +146,7 @@ class Rounds:
     _thread: trio.CapacityLimiter = field(default_factory=lambda: trio.CapacityLimiter(1))
     _unknown_since_ms: dict[str, int] = field(default_factory=dict)
     _full_wanted: trio.Event = field(default_factory=trio.Event)
-    _full_asked: list[Request] = field(default_factory=list)
+    _full_asked: list[Request[ReconciliationAsked, Reconciled]] = field(default_factory=list)
     _full_for_unknown_at_ms: int | None = None
 
     async def run(self, healthy: Callable[[], None]) -> None:
@@ -164,7 +166,7 @@ class Rounds:
             look = await self.look()
             healthy()
             for request in asked:
-                if request.full:
+                if request.question.full:
                     self._full_asked.append(request)
                     self._full_wanted.set()
                 else:

@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import os
-import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
 
 import pytest
 import trio
 
-from adapters.lnd.node import LndNode
 from adapters.memory import MemoryLightningNode
 from daemon.domain.errors import Unavailable
 from daemon.domain.identifiers import PaymentHash
@@ -23,129 +20,19 @@ from daemon.domain.ports import (
     HoldState,
     HoldWatch,
     InvoiceState,
-    LightningNode,
     NewHoldInvoice,
     NewInvoice,
     NodeAnswer,
     NodeInvoice,
 )
-from regtest.stack import Stack
-from tests.simulated_lnd.server import SimulatedLnd
-
-PATIENCE_S = 30.0  # how long a test waits for what must come; it decides nothing else
+from tests.contract.lightning_world import KINDS, PATIENCE_S, RealWorld, World, wait_until, world_of
 
 
-class World(Protocol):
-    """A node under test, and what the outside world does to it. All of it blocks."""
-
-    @property
-    def node(self) -> LightningNode:
-        """The port."""
-        ...
-
-    def hold(self, invoice: NodeInvoice, amount_msat: int | None = None) -> None:
-        """A payer's HTLC arrives and is held when this returns; the amount is for an invoice that has none."""
-        ...
-
-    def restart(self) -> None:
-        """The node goes away, cleanly, and is back when this returns."""
-        ...
-
-
-class MemoryWorld:
-    """The fake."""
-
-    def __init__(self) -> None:
-        self.node = MemoryLightningNode(funds_msat=1_000_000_000)
-
-    def hold(self, invoice: NodeInvoice, amount_msat: int | None = None) -> None:
-        self.node.hold(invoice.payment_hash, amount_msat)
-
-    def restart(self) -> None:
-        self.node.restart()
-
-
-class SimulatedWorld:
-    """LndNode over gRPC and TLS, on a server in this process."""
-
-    def __init__(self, lnd: SimulatedLnd) -> None:
-        self._lnd = lnd
-        self.node = LndNode(
-            name="lnd1", address=lnd.address, tls_cert_file=lnd.tls_cert_file, macaroon_file=lnd.macaroon_file
-        )
-
-    def hold(self, invoice: NodeInvoice, amount_msat: int | None = None) -> None:
-        self._lnd.holds.pay(bytes.fromhex(invoice.payment_hash), amount_msat)
-
-    def restart(self) -> None:
-        self._lnd.stop(ending=None)
-        self._lnd.start()
-
-
-class RealWorld:
-    """LndNode on a real LND with the macaroon that tellerd has; another one pays."""
-
-    def __init__(self, stack: Stack) -> None:
-        self._stack = stack
-        self._payers: list[threading.Thread] = []
-        self.node = LndNode(
-            name="lnd1",
-            address=stack.lnd.rpc_address,
-            tls_cert_file=stack.lnd.tls_cert_file,
-            macaroon_file=stack.tellerd_macaroon_file,
-        )
-
-    def hold(self, invoice: NodeInvoice, amount_msat: int | None = None) -> None:
-        # The payer's call ends when the invoice is settled or canceled: with the test's last step, or at the end.
-        payer = threading.Thread(
-            target=lambda: self._stack.payer.pay(invoice.payment_request, amount_msat=amount_msat), daemon=True
-        )
-        payer.start()
-        self._payers.append(payer)
-        wait_until(lambda: self._stack.lnd.lookup_invoice(invoice.payment_hash).state == "ACCEPTED")
-
-    def restart(self) -> None:
-        self._stack.lnd.restart()
-        self._stack.wait_payable()
-
-    def close(self) -> None:
-        """What is still held goes back."""
-        for hold in self.node.pending_holds(after_add_index=0, limit=1000).holds:
-            self.node.cancel_invoice(hold.payment_hash)
-        for payer in self._payers:
-            payer.join(PATIENCE_S)
-        self.node.close()
-
-
-def wait_until(condition: Callable[[], bool]) -> None:
-    """For what a node needs a moment for."""
-    deadline = time.monotonic() + PATIENCE_S
-    while not condition():
-        assert time.monotonic() < deadline, "did not come true in time"
-        time.sleep(0.02)
-
-
-@pytest.fixture(scope="module")
-def lnd_stack() -> Iterator[Stack]:
-    """Real nodes for this module."""
-    with Stack() as stack:
-        yield stack
-
-
-@pytest.fixture(params=["memory", "simulated", pytest.param("lnd", marks=pytest.mark.regtest)])
+@pytest.fixture(params=KINDS)
 def world(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[World]:
-    """A node of each kind; the real one keeps its history from test to test."""
-    if request.param == "memory":
-        yield MemoryWorld()
-    elif request.param == "simulated":
-        with SimulatedLnd(tmp_path) as lnd:
-            simulated = SimulatedWorld(lnd)
-            yield simulated
-            simulated.node.close()
-    else:
-        real = RealWorld(request.getfixturevalue("lnd_stack"))
-        yield real
-        real.close()
+    """A node of each kind."""
+    with world_of(request, tmp_path) as world:
+        yield world
 
 
 def added(world: World, value_msat: int = 1_000_000, *, expiry_s: int = 3600) -> tuple[bytes, NodeInvoice]:
@@ -363,6 +250,22 @@ async def test_an_invoice_that_is_not_watched_any_more_is_not_told(world: World)
         await in_thread(lambda: world.node.cancel_invoice(kept.payment_hash))
         await reader.until(kept.payment_hash, InvoiceState.CANCELED)
         assert not [one for one in reader.told if (one.payment_hash, one.state) == (left.payment_hash, "canceled")]
+
+
+async def test_no_more_are_watched_than_may_be_save_what_is_held(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each costs memory here and time there; but what is held has to be decided."""
+    monkeypatch.setattr("adapters.lnd.holds.MAX_WATCHED", 1)
+    if isinstance(world.node, MemoryLightningNode):
+        world.node.holds.max_watched = 1
+    first, second = [(await trio.to_thread.run_sync(added, world))[1] for _ in range(2)]
+    await in_thread(lambda: world.hold(second))
+    async with watching(world) as reader:
+        assert reader.watch.watch(first.payment_hash)
+        assert not reader.watch.watch(second.payment_hash)
+        assert reader.watch.watched == 1
+        assert reader.watch.watch(second.payment_hash, held=True)
+        assert reader.watch.watched == 2
+        await reader.until(second.payment_hash, InvoiceState.ACCEPTED)
 
 
 async def test_an_invoice_that_expires_is_told(world: World) -> None:

@@ -2,196 +2,34 @@
 
 from __future__ import annotations
 
-import base64
 import hashlib
 import os
 import time
 from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Protocol
 
 import pytest
 import trio
 
-from adapters.lnd.node import LndNode
-from adapters.memory import MemoryLightningNode
 from daemon.domain.errors import Unavailable
 from daemon.domain.identifiers import PaymentHash
 from daemon.domain.node_events import InvoiceSettled
 from daemon.domain.ports import (
     HtlcResolution,
     InvoiceState,
-    LightningNode,
     NewInvoice,
     NodeFunds,
     NodeInvoice,
 )
-from regtest.stack import Stack
-from tests.simulated_lnd.server import SimulatedLnd
-
-WALLET_RECORD = 696_969
-PATIENCE_S = 30.0  # how long a test waits for what must come; it decides nothing else
+from tests.contract.lightning_world import KINDS, PATIENCE_S, World, wait_until, world_of
 
 
-class World(Protocol):
-    """A node under test, and what the outside world does to it. All of it blocks."""
-
-    @property
-    def node(self) -> LightningNode:
-        """The port."""
-        ...
-
-    def pay(self, invoice: NodeInvoice, amount_msat: int | None = None) -> None:
-        """Somebody pays an invoice; with an amount if it has none."""
-        ...
-
-    def pay_again(self, payment_hash: PaymentHash, preimage: bytes, amount_msat: int) -> None:
-        """Somebody who has the preimage sends money to a settled invoice."""
-        ...
-
-    def add_amp(self, value_msat: int) -> PaymentHash:
-        """Somebody makes an AMP invoice on the node."""
-        ...
-
-    def pay_set(self, payment_hash: PaymentHash) -> None:
-        """Somebody pays an AMP invoice."""
-        ...
-
-    def keysend(self, amount_msat: int, record: str | None) -> None:
-        """Money arrives without an invoice; the record that names a wallet has this text."""
-        ...
-
-    def restart(self) -> None:
-        """The node goes away, cleanly, and is back when this returns."""
-        ...
-
-
-class MemoryWorld:
-    """The fake."""
-
-    def __init__(self) -> None:
-        self.node = MemoryLightningNode(funds_msat=1_000_000_000)
-
-    def pay(self, invoice: NodeInvoice, amount_msat: int | None = None) -> None:
-        self.node.settle(invoice.payment_hash, amount_msat)
-
-    def pay_again(self, payment_hash: PaymentHash, preimage: bytes, amount_msat: int) -> None:
-        self.node.pay_again(payment_hash, amount_msat, renumber=True)
-
-    def add_amp(self, value_msat: int) -> PaymentHash:
-        return self.node.amp_invoice_by_hand(value_msat)
-
-    def pay_set(self, payment_hash: PaymentHash) -> None:
-        self.node.settle_amp_set(payment_hash)
-
-    def keysend(self, amount_msat: int, record: str | None) -> None:
-        self.node.keysend(amount_msat, wallet_named=record)
-
-    def restart(self) -> None:
-        self.node.restart()
-
-
-class SimulatedWorld:
-    """LndNode over gRPC and TLS, on a server in this process."""
-
-    def __init__(self, lnd: SimulatedLnd) -> None:
-        self._lnd = lnd
-        self.node = LndNode(
-            name="lnd1",
-            address=lnd.address,
-            tls_cert_file=lnd.tls_cert_file,
-            macaroon_file=lnd.macaroon_file,
-            wallet_record=WALLET_RECORD,
-        )
-
-    def pay(self, invoice: NodeInvoice, amount_msat: int | None = None) -> None:
-        self._lnd.node.settle([bytes.fromhex(invoice.payment_hash)], received_msat=amount_msat)
-
-    def pay_again(self, payment_hash: PaymentHash, preimage: bytes, amount_msat: int) -> None:
-        self._lnd.node.pay_again(bytes.fromhex(payment_hash), amount_msat, renumber=True)
-
-    def add_amp(self, value_msat: int) -> PaymentHash:
-        (r_hash,) = self._lnd.node.make_invoices(1, value_msat=value_msat)
-        return PaymentHash(r_hash.hex())
-
-    def pay_set(self, payment_hash: PaymentHash) -> None:
-        r_hash = bytes.fromhex(payment_hash)
-        invoice = self._lnd.node.find(r_hash)
-        assert invoice is not None
-        self._lnd.node.settle_amp_set(r_hash, os.urandom(32).hex(), received_msat=invoice.value_msat)
-
-    def keysend(self, amount_msat: int, record: str | None) -> None:
-        self._lnd.node.keysend(amount_msat, {} if record is None else {WALLET_RECORD: record.encode()})
-
-    def restart(self) -> None:
-        self._lnd.stop(ending=None)
-        self._lnd.start()
-
-
-class RealWorld:
-    """LndNode on a real LND with the macaroon that tellerd has; another one pays."""
-
-    def __init__(self, stack: Stack) -> None:
-        self._stack = stack
-        self.node = LndNode(
-            name="lnd1",
-            address=stack.lnd.rpc_address,
-            tls_cert_file=stack.lnd.tls_cert_file,
-            macaroon_file=stack.tellerd_macaroon_file,
-            wallet_record=WALLET_RECORD,
-        )
-
-    def pay(self, invoice: NodeInvoice, amount_msat: int | None = None) -> None:
-        payment = self._stack.payer.pay(invoice.payment_request, amount_msat=amount_msat)
-        assert payment.succeeded, payment.failure_reason
-
-    def pay_again(self, payment_hash: PaymentHash, preimage: bytes, amount_msat: int) -> None:
-        # LND pays no hash twice: it has to forget that it did.
-        payer, paid = self._stack.payer, base64.urlsafe_b64encode(bytes.fromhex(payment_hash)).decode()
-        payer.call("DELETE", f"/v1/payment?payment_hash={paid}")
-        payment = payer.keysend(self._stack.lnd.pubkey, amount_msat, preimage=preimage.hex())
-        assert payment.succeeded, payment.failure_reason
-
-    def add_amp(self, value_msat: int) -> PaymentHash:
-        return PaymentHash(self._stack.lnd.add_amp_invoice(value_msat).payment_hash)
-
-    def pay_set(self, payment_hash: PaymentHash) -> None:
-        request = self._stack.lnd.lookup_invoice(payment_hash).payment_request
-        payment = self._stack.payer.pay_amp(request)
-        assert payment.succeeded, payment.failure_reason
-
-    def keysend(self, amount_msat: int, record: str | None) -> None:
-        records = {} if record is None else {WALLET_RECORD: record.encode()}
-        payment = self._stack.payer.keysend(self._stack.lnd.pubkey, amount_msat, records=records)
-        assert payment.succeeded, payment.failure_reason
-
-    def restart(self) -> None:
-        self._stack.lnd.restart()
-        self._stack.wait_payable()
-
-
-@pytest.fixture(scope="module")
-def lnd_stack() -> Iterator[Stack]:
-    """Real nodes for this module."""
-    with Stack() as stack:
-        yield stack
-
-
-@pytest.fixture(params=["memory", "simulated", pytest.param("lnd", marks=pytest.mark.regtest)])
+@pytest.fixture(params=KINDS)
 def world(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[World]:
-    """A node of each kind; the real one keeps its history from test to test."""
-    if request.param == "memory":
-        yield MemoryWorld()
-    elif request.param == "simulated":
-        with SimulatedLnd(tmp_path) as lnd:
-            simulated = SimulatedWorld(lnd)
-            yield simulated
-            simulated.node.close()
-    else:
-        real = RealWorld(request.getfixturevalue("lnd_stack"))
-        yield real
-        real.node.close()
+    """A node of each kind."""
+    with world_of(request, tmp_path) as world:
+        yield world
 
 
 def asked(value_msat: int = 1_000_000, *, preimage: bytes | None = None) -> NewInvoice:
@@ -320,12 +158,9 @@ def test_the_htlcs_of_a_settlement_end_as_settled(world: World) -> None:
     event = paid(world, 1_234_567)
     assert sum(htlc.amt_msat for htlc in event.htlcs) == 1_234_567
     assert all(before_s <= htlc.settled_at_s <= int(time.time()) for htlc in event.htlcs)
-    deadline = time.monotonic() + PATIENCE_S
     places = {(htlc.chan_id, htlc.htlc_index) for htlc in event.htlcs}
-    while (found := world.node.incoming_htlcs()).pending & places:
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-    assert {htlc.chan_id for htlc in event.htlcs} <= found.open_channels
+    wait_until(lambda: not world.node.incoming_htlcs().pending & places)
+    assert {htlc.chan_id for htlc in event.htlcs} <= world.node.incoming_htlcs().open_channels
     for chan_id, htlc_index in places:
         assert world.node.htlc_resolution(chan_id, htlc_index) is HtlcResolution.SETTLED
 
@@ -418,19 +253,13 @@ def test_funds_grow_by_what_was_received(world: World) -> None:
     assert _quiet_funds(world).quiet_token == before.quiet_token
     for value_msat in (3_000_500, 1_000_499):
         paid(world, value_msat)
-    deadline = time.monotonic() + PATIENCE_S
-    while (after := _quiet_funds(world)).funds_msat != before.funds_msat + 4_000_999:
-        assert time.monotonic() < deadline, f"{after.funds_msat - before.funds_msat} msat more"
-        time.sleep(0.05)
-    assert after.quiet_token != before.quiet_token
+    wait_until(lambda: _quiet_funds(world).funds_msat == before.funds_msat + 4_000_999)
+    assert _quiet_funds(world).quiet_token != before.quiet_token
 
 
 def _quiet_funds(world: World) -> NodeFunds:
-    deadline = time.monotonic() + PATIENCE_S
-    while (funds := world.node.funds()).incoming_hashes:
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-    return funds
+    wait_until(lambda: not world.node.funds().incoming_hashes)
+    return world.node.funds()
 
 
 async def test_the_stream_tells_what_settles(world: World) -> None:

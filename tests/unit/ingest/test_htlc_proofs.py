@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
 import hypothesis.strategies as st
@@ -27,8 +28,27 @@ def with_htlc(index: int) -> InvoiceSettled:
     return event
 
 
-async def opened(teller: Teller) -> None:
-    await eventually(lambda: teller.status.state == "live" and (c := teller.cursor()) is not None and c.opened)
+@asynccontextmanager
+async def following(teller: Teller) -> AsyncIterator[None]:
+    """The node is followed, and its books are opened."""
+    async with teller.follow():
+        await eventually(lambda: teller.status.state == "live" and (c := teller.cursor()) is not None and c.opened)
+        yield
+
+
+async def proven(teller: Teller, name: str = "first", value_msat: int = 1_000_000) -> None:
+    """An invoice is paid, and its HTLC has left its channel."""
+    event = teller.node.settle(teller.expected_invoice(name, value_msat))
+    await eventually(lambda: teller.proven_through(event.settle_index))
+
+
+async def credited_unproven(teller: Teller, *names: str, value_msat: int = 1_000_000) -> Sequence[InvoiceSettled]:
+    """Invoices are paid, and credited, but their HTLCs stay in their channel, as do all from now on."""
+    before_sat = teller.credited_sat
+    teller.node.htlcs.resolve_at_once = False
+    events = [teller.node.settle(teller.expected_invoice(name, value_msat)) for name in names]
+    await eventually(lambda: teller.credited_sat == before_sat + len(names) * value_msat // 1000)
+    return events
 
 
 async def several_looks() -> None:
@@ -51,8 +71,7 @@ class TestLive:
     async def test_what_has_left_its_channel_is_proven_without_a_look_up(self) -> None:
         """However many there are: one list of the channels proves all of them."""
         teller = Teller()
-        async with teller.follow():
-            await opened(teller)
+        async with following(teller):
             for number in range(20):
                 teller.node.settle(teller.expected_invoice(f"live {number}"))
             await eventually(lambda: teller.proven_through(20))
@@ -62,13 +81,9 @@ class TestLive:
     async def test_the_mark_waits_for_what_is_in_the_channel(self) -> None:
         """And for everything above it, too: a new connection has to begin below it."""
         teller = Teller()
-        async with teller.follow():
-            await opened(teller)
-            teller.node.settle(teller.expected_invoice("first"))
-            await eventually(lambda: teller.proven_through(1))
-            teller.node.htlcs.resolve_at_once = False
-            teller.node.settle(teller.expected_invoice("in its channel"))
-            await eventually(lambda: teller.credited_sat == 2_000)
+        async with following(teller):
+            await proven(teller)
+            await credited_unproven(teller, "in its channel")
             await several_looks()
             assert not teller.proven_through(2)
             teller.node.resolve_htlcs()
@@ -78,20 +93,16 @@ class TestLive:
     async def test_in_a_channel_that_closes_each_htlc_is_looked_up(self) -> None:
         """It is in no list any more: its absence says nothing."""
         teller = Teller()
-        async with teller.follow():
-            await opened(teller)
+        async with following(teller):
             teller.node.htlcs.is_open = False
-            teller.node.settle(teller.expected_invoice("a"))
-            await eventually(lambda: teller.proven_through(1))
+            await proven(teller)
         assert teller.node.htlcs.asked == [0]
 
     async def test_a_busy_node_costs_a_commit_for_each_look_and_an_idle_one_none(self) -> None:
         """The mark is told when it has moved, not otherwise."""
         teller = Teller()
-        async with teller.follow():
-            await opened(teller)
-            teller.node.settle(teller.expected_invoice("a"))
-            await eventually(lambda: teller.proven_through(1))
+        async with following(teller):
+            await proven(teller)
             await several_looks()
         marks = [event for event in teller.handed_over if isinstance(event, HtlcsChecked)]
         assert [mark.through_index for mark in marks] == [1]
@@ -103,13 +114,9 @@ class TestKilled:
     async def test_a_loss_is_booked_once_and_books_equal_the_node(self) -> None:
         """Over any number of connections and restarts of the daemon afterwards."""
         teller = Teller(WatchedNode(funds_msat=10_000_000))
-        async with teller.follow():
-            await opened(teller)
-            teller.node.settle(teller.expected_invoice("kept", 2_000_000))
-            await eventually(lambda: teller.proven_through(1))
-            teller.node.htlcs.resolve_at_once = False
-            teller.node.settle(teller.expected_invoice("lost", 1_500_500))
-            await eventually(lambda: teller.credited_sat == 3_500)
+        async with following(teller):
+            await proven(teller, "kept", 2_000_000)
+            await credited_unproven(teller, "lost", value_msat=1_500_500)
             assert not teller.books_equal_node()
             teller.node.kill()
             await eventually(lambda: teller.proven_through(2))
@@ -128,13 +135,9 @@ class TestKilled:
     async def test_what_stayed_is_proven_by_look_ups(self) -> None:
         """A kill that costs nothing: no loss, no gap, and the mark moves on."""
         teller = Teller()
-        async with teller.follow():
-            await opened(teller)
-            teller.node.settle(teller.expected_invoice("first"))
-            await eventually(lambda: teller.proven_through(1))
-            teller.node.htlcs.resolve_at_once = False
-            teller.node.settle(teller.expected_invoice("a"))
-            await eventually(lambda: teller.credited_sat == 2_000)
+        async with following(teller):
+            await proven(teller)
+            await credited_unproven(teller, "a")
             teller.node.resolve_htlcs()
             teller.node.kill()
             await eventually(lambda: teller.proven_through(2))
@@ -145,13 +148,9 @@ class TestKilled:
     async def test_a_loss_is_found_after_the_daemon_was_away_too(self) -> None:
         """Both were killed: the daemon begins at the mark, not at the watermark, and asks."""
         teller = Teller()
-        async with teller.follow():
-            await opened(teller)
-            teller.node.settle(teller.expected_invoice("first"))
-            await eventually(lambda: teller.proven_through(1))
-            teller.node.htlcs.resolve_at_once = False
-            teller.node.settle(teller.expected_invoice("lost"))
-            await eventually(lambda: teller.credited_sat == 2_000)
+        async with following(teller):
+            await proven(teller)
+            await credited_unproven(teller, "lost")
         teller.node.kill()
         async with teller.follow():
             await eventually(lambda: teller.proven_through(2))
@@ -162,11 +161,8 @@ class TestKilled:
     async def test_the_very_first_settlement_is_found_by_a_listing(self) -> None:
         """The mark is 0, and LND replays nothing for it: the node is listed."""
         teller = Teller()
-        async with teller.follow():
-            await opened(teller)
-            teller.node.htlcs.resolve_at_once = False
-            teller.node.settle(teller.expected_invoice("lost"))
-            await eventually(lambda: teller.credited_sat == 1_000)
+        async with following(teller):
+            await credited_unproven(teller, "lost")
             teller.node.kill()
             await eventually(lambda: teller.proven_through(1))
         assert teller.node.subscribed_after[-1] == 0
@@ -179,8 +175,7 @@ class TestKilled:
         teller.node.htlcs.resolve_at_once = False
         teller.node.settle(teller.node.invoice_by_hand(), 1_000_000)
         teller.node.kill()
-        async with teller.follow():
-            await opened(teller)
+        async with following(teller):
             await several_looks()
         assert teller.balance(LIGHTNING) == -5_000
         assert losses(teller) == []
@@ -189,13 +184,9 @@ class TestKilled:
     async def test_an_htlc_without_an_outcome_is_a_gap_after_its_time(self) -> None:
         """Asked for again and again first: the outcome may come late. Then the mark goes on."""
         teller = Teller()
-        async with teller.follow():
-            await opened(teller)
-            teller.node.settle(teller.expected_invoice("first"))
-            await eventually(lambda: teller.proven_through(1))
-            teller.node.htlcs.resolve_at_once = False
-            teller.node.settle(teller.expected_invoice("a"))
-            await eventually(lambda: teller.credited_sat == 2_000)
+        async with following(teller):
+            await proven(teller)
+            await credited_unproven(teller, "a")
             teller.node.resolve_htlcs()
             teller.node.htlcs.forget_outcomes()
             teller.node.restart()
@@ -208,15 +199,10 @@ class TestKilled:
         """Status and log say so, what could not be proven is one gap with the count, and the mark moves on."""
         teller = Teller()
         teller.node.htlcs.keeps_outcomes = False
-        async with teller.follow():
-            await opened(teller)
+        async with following(teller):
             assert "--store-final-htlc-resolutions" in teller.status.last_error
-            teller.node.settle(teller.expected_invoice("first"))
-            await eventually(lambda: teller.proven_through(1))
-            teller.node.htlcs.resolve_at_once = False
-            for name in "ab":
-                teller.node.settle(teller.expected_invoice(name))
-            await eventually(lambda: teller.credited_sat == 3_000)
+            await proven(teller)
+            await credited_unproven(teller, "a", "b")
             teller.node.kill()
             await eventually(lambda: teller.proven_through(3))
         (gap,) = teller.store.known_gaps().values()
@@ -226,11 +212,8 @@ class TestKilled:
     async def test_a_loss_is_told_behind_its_settlement(self) -> None:
         """Else posting would not find what it is a loss of."""
         teller = Teller()
-        async with teller.follow():
-            await opened(teller)
-            teller.node.htlcs.resolve_at_once = False
-            event = teller.node.settle(teller.expected_invoice("lost"))
-            await eventually(lambda: teller.credited_sat == 1_000)
+        async with following(teller):
+            (event,) = await credited_unproven(teller, "lost")
             teller.node.kill()
             await eventually(lambda: teller.proven_through(1))
         lost = next(n for n, e in enumerate(teller.handed_over) if isinstance(e, HtlcLost))
@@ -241,17 +224,11 @@ class TestKilled:
         """Money came again to an invoice: on bbolt it has a later index, and its old one is a hole for ever. A complete
         listing tells that nothing stands there."""
         teller = Teller()
-        async with teller.follow():
-            await opened(teller)
-            teller.node.settle(teller.expected_invoice("first"))
-            await eventually(lambda: teller.proven_through(1))
-            teller.node.htlcs.resolve_at_once = False
-            again = teller.expected_invoice("again")
-            teller.node.settle(again)
-            teller.node.settle(teller.expected_invoice("lost"))
-            await eventually(lambda: teller.credited_sat == 3_000)
+        async with following(teller):
+            await proven(teller)
+            again, _ = await credited_unproven(teller, "again", "lost")
         teller.node.resolve_htlcs()
-        teller.node.pay_again(again, 500_000, renumber=True)
+        teller.node.pay_again(again.payment_hash, 500_000, renumber=True)
         teller.node.settle(teller.expected_invoice("lost, too"))
         teller.node.resolve_htlcs()
         async with teller.follow():
@@ -263,14 +240,9 @@ class TestKilled:
         """Nothing is forgotten: what was left out comes with the next connection, losses with it."""
         monkeypatch.setattr(htlc_proofs, "MAX_WAITING", 3)
         teller = Teller()
-        async with teller.follow():
-            await opened(teller)
-            teller.node.settle(teller.expected_invoice("first"))
-            await eventually(lambda: teller.proven_through(1))
-            teller.node.htlcs.resolve_at_once = False
-            for number in range(10):
-                teller.node.settle(teller.expected_invoice(f"lost {number}"))
-            await eventually(lambda: teller.credited_sat == 11_000)
+        async with following(teller):
+            await proven(teller)
+            await credited_unproven(teller, *(f"lost {number}" for number in range(10)))
             teller.node.kill()
             await eventually(lambda: teller.proven_through(11))
         assert teller.balance(GAP) == -10_000

@@ -29,6 +29,7 @@ from daemon.ingest.handover import Inbox
 from daemon.ingest.journals import JournalFinder
 from daemon.matching.node_review import Booking
 from daemon.reconciling.lightning import LightningSide, Looked
+from daemon.reconciling.lightning_gaps import LightningGaps
 from daemon.supervision import keep_running
 from tests.samples import MORNING_MS, hash_of, moved
 from tests.unit.ingest.teller import FAST, Teller, WatchedNode, eventually
@@ -83,7 +84,7 @@ class NodeBank(Teller):
         return LightningSide(
             nodes=[self.node],
             books=self.store.lightning_books,
-            gaps=self.store.gaps,
+            gaps=LightningGaps(gaps=self.store.gaps, books=self.store.lightning_books),
             inbox=inbox,
             booking=self.booking,
             now_ms=lambda: MORNING_MS,

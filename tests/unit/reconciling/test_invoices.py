@@ -9,14 +9,15 @@ from dataclasses import replace
 import pytest
 import trio
 
-from daemon.domain.accounts import GAP, SUSPENSE
+from daemon.domain.accounts import GAP, LIGHTNING, SUSPENSE, wallet_account
 from daemon.domain.errors import Unavailable
+from daemon.domain.identifiers import WalletId
 from daemon.domain.node_events import InvoiceSettled, NodeEvent
 from daemon.domain.ports import HtlcResolution
 from daemon.ingest.handover import Inbox
 from daemon.reconciling import invoices
 from daemon.reconciling.invoices import InvoiceCheck, InvoicesChecked
-from tests.samples import MORNING_MS, invoice
+from tests.samples import MORNING_MS, OTHER_NODE, invoice, moved
 from tests.unit.ingest.teller import Teller, WatchedNode, eventually
 
 
@@ -96,6 +97,21 @@ async def test_a_settlement_in_no_books_is_handed_over_as_it_is() -> None:
         assert (checked.invoices, checked.repeats, checked.unbooked) == (4, 0, 1)
         await eventually(lambda: teller.balance(SUSPENSE) == 7)
     assert teller.books_equal_node()
+
+
+async def test_what_another_program_booked_on_another_node_says_nothing_about_this_one() -> None:
+    """The same hash, paid on both: its journal is about the node that the document names."""
+    teller = await opened()
+    here = teller.node.keysend(7_000)
+    document = replace(invoice("there", teller.wallet, pubkey=OTHER_NODE), payment_hash=here.payment_hash)
+    teller.store.another.insert_invoice(document)
+    teller.store.another.mark_paid(here.payment_hash)
+    legs = moved(LIGHTNING, wallet_account(WalletId(teller.wallet)), 7)
+    teller.store.another.write_journal(legs, details={"type": "invoice", "hash": here.payment_hash})
+    async with teller.posting():
+        assert (await teller.check()).unbooked == 1
+        await eventually(lambda: teller.balance(SUSPENSE) == 7)
+        assert (await teller.check()).unbooked == 0
 
 
 async def test_what_posting_is_about_to_book_is_not_counted() -> None:

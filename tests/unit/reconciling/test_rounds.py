@@ -13,16 +13,19 @@ import trio
 from adapters.memory import MemoryStore
 from daemon.domain.accounts import LIGHTNING, ON_CHAIN
 from daemon.domain.books import Gap, GapState
-from daemon.domain.reconciliation import Item, ItemKind, Reconciled, ReconciliationStatus, Side
+from daemon.domain.errors import Unavailable
+from daemon.domain.reconciliation import Item, ItemKind, Reconciled, ReconciliationAsked, ReconciliationStatus, Side
 from daemon.reconciling.coins import Looked as CoinsLooked
 from daemon.reconciling.deposits import DepositsChecked
 from daemon.reconciling.invoices import InvoicesChecked
 from daemon.reconciling.lightning import Looked
 from daemon.reconciling.requests import ReconciliationRequests
 from daemon.reconciling.rounds import FULL_AGAIN_S, STAYS_S, UNKNOWN, Rounds, next_nightly
+from tests.unit.callers import FOREVER_S, Caller
 from tests.unit.ingest.teller import eventually
 
 NOON = datetime(2026, 9, 22, 12, 0, tzinfo=UTC)
+LOOK, FULL_CHECK = ReconciliationAsked(full=False), ReconciliationAsked(full=True)
 
 
 class FakeLightning:
@@ -247,7 +250,7 @@ async def test_who_asks_gets_a_look_that_began_after_the_question() -> None:
     world = World(every_s=3600.0)
     async with world.running():
         world.lightning.unknown_msat = 77
-        answer = await in_thread(lambda: world.requests.ask(full=False, timeout_s=10.0))
+        answer = await in_thread(lambda: world.requests.ask(LOOK, timeout_s=10.0))
     assert answer is not None
     assert (answer.look.unknown_msat, answer.full_check) == (77, None)
 
@@ -260,7 +263,7 @@ async def test_looks_go_on_while_a_full_check_runs_and_who_asked_for_it_gets_bot
     async with world.running(), trio.open_nursery() as asking:
 
         async def ask() -> None:
-            answers.append(await in_thread(lambda: world.requests.ask(full=True, timeout_s=10.0)))
+            answers.append(await in_thread(lambda: world.requests.ask(FULL_CHECK, timeout_s=10.0)))
 
         asking.start_soon(ask)
         await eventually(lambda: world.invoices.passes == 1)
@@ -272,6 +275,20 @@ async def test_looks_go_on_while_a_full_check_runs_and_who_asked_for_it_gets_bot
     assert answer is not None
     assert answer.full_check is not None
     assert (answer.look.unknown_msat, answer.full_check.invoices) == (77, 5)
+
+
+async def test_who_asks_where_nothing_is_compared_is_told() -> None:
+    """On a standby nobody waits; who does when the rounds end is told to ask again."""
+    world = World()
+    world.invoices.may_end = trio.Event()
+    with pytest.raises(Unavailable, match="does not lead"):
+        world.requests.ask(LOOK, timeout_s=FOREVER_S)
+    async with world.running():
+        caller = Caller(world.requests, FULL_CHECK)
+        await eventually(lambda: world.invoices.passes == 1)
+    outage = await caller.ended()
+    assert isinstance(outage, Unavailable)
+    assert "ask again" in str(outage)
 
 
 @pytest.mark.parametrize(

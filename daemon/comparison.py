@@ -18,6 +18,7 @@ from daemon.reconciling.coins import CoinSide
 from daemon.reconciling.deposits import DepositCheck
 from daemon.reconciling.invoices import InvoiceCheck
 from daemon.reconciling.lightning import LightningSide
+from daemon.reconciling.lightning_gaps import LightningGaps
 from daemon.reconciling.requests import ReconciliationRequests
 from daemon.reconciling.rounds import Rounds
 
@@ -39,7 +40,7 @@ def rounds(
         lightning=LightningSide(
             nodes=nodes,
             books=store.lightning_books,
-            gaps=store.gaps,
+            gaps=LightningGaps(gaps=store.gaps, books=store.lightning_books),
             inbox=inbox,
             booking=Booking(routing=config.book_routing, channel_fees=config.book_channel_fees),
             now_ms=now_ms,

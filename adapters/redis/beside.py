@@ -58,7 +58,9 @@ class RedisBeside:
                 retry=Retry(NoBackoff(), 0),  # the caller waits and asks again, and says so in the log
                 client_name="tellerd",
             )
-        except ValueError:
+            pool = client.connection_pool
+            pool.connection_class(**pool.connection_kwargs)  # connects later; an option of the URL may be none
+        except (ValueError, TypeError, RedisError):
             raise BadInput(field="redis.url", value="(not shown)", remedy="use redis://host:port/0") from None
         return cls(client)
 

@@ -7,11 +7,13 @@ would not see ours. It does not protect our books: what makes each credit happen
                   |
                   v
     another holds it: that event waits its turn, and with it what its node says about all settlements so far
-    (a listing is complete, HTLCs are checked); everything else goes on. A due deposit is not kept waiting:
+    (a listing is complete, HTLCs are checked), in the order in which it was said; everything else goes on, but for
+    settlements behind an opening that waits, whose funds do not have them. A due deposit is not kept waiting:
     whoever follows the chain finds it due again.
 
 Redis away: posting waits, for what is committed without a lock might be credited twice by Blink. Locks are prolonged
-while their commit takes long; what a crash leaves behind ends after LOCK_TTL_MS.
+while their commit takes long, and a commit is tried again only under all of them: Redis may have been restarted, and
+another program be at work. What a crash leaves behind ends after LOCK_TTL_MS.
 """
 
 from __future__ import annotations
@@ -30,8 +32,7 @@ from daemon.domain.books import Changes
 from daemon.domain.chain_events import ChainEvent, DepositDue
 from daemon.domain.errors import Unavailable
 from daemon.domain.identifiers import AccountId, WalletId
-from daemon.domain.node_events import InvoiceSettled, NodeEvent, SuspenseAssigned
-from daemon.domain.outbox import OutboxEvent
+from daemon.domain.node_events import InvoiceSettled, InvoiceStateEvent, NodeEvent, NodeOpened, SuspenseAssigned
 from daemon.domain.ports import Wallets
 from daemon.domain.ports.locks import Beside
 from daemon.posting.announcements import announcements
@@ -48,8 +49,12 @@ MAX_REFUSED: Final = 1_000
 """Events that may wait for their turn before the next batch is taken. Blink holds a lock for seconds, and its workers
 are a handful; if more wait, posting waits for them first."""
 
+_MAX_READY: Final = 250
+"""Tried again in one batch: as many as posting commits at once."""
+
 _TURN_S: Final = (0.25, 5.0)
-"""First and longest pause before a lock is tried again; Blink itself tries every 0.6 s."""
+"""First and longest pause before a lock is tried again; Blink itself tries every 0.6 s. Whatever is ready within the
+same quarter of a second is tried together, in one round trip."""
 
 _BACKOFF_S: Final = (0.1, 5.0)
 """First and longest pause while Redis is away."""
@@ -72,14 +77,18 @@ class TurnsStatus:
     unannounced: int = 0
     """Messages that could not be sent."""
 
+    def rest(self) -> None:
+        """Nobody posts now: what waited is read from the nodes again, and nobody asks for Redis."""
+        self.connected, self.waiting = True, 0
+
 
 @dataclass(slots=True)
 class _Refused:
-    """An event that waits; `ready_at_s` is None while it is on its way to its next try."""
+    """An event that waits."""
 
     event: NodeEvent
     pause_s: float
-    ready_at_s: float | None
+    ready_at_s: float
 
 
 @dataclass(slots=True)
@@ -96,34 +105,30 @@ class Turns:
     def __init__(
         self, beside: Beside, wallets: Wallets, board: Board, rng: random.Random, status: TurnsStatus | None = None
     ) -> None:
-        """`status` lives on when another turn as leader has begun; what waited then is read from the nodes again."""
+        """`status` lives on when another turn as leader has begun."""
         self.status = status or TurnsStatus()
-        self.status.waiting = 0
         self._beside = beside
         self._wallets = wallets
         self._board = board
         self._rng = rng
         self._refused: list[_Refused] = []
-        self._is_full = False
         self._changed = trio.Event()
-        self._told: list[OutboxEvent] = []
+        self._told: list[Changes] = []
+        self._locks: Sequence[str] = ()
         self._accounts: dict[WalletId, AccountId | None] = {}
         self._thread = trio.CapacityLimiter(1)
 
     async def post(self, events: Sequence[NodeEvent], commit: Callable[[Sequence[NodeEvent]], Awaitable[Any]]) -> None:
-        """Commits those of the events whose turn it is; the others come again by `run`."""
-        self._is_full = True
-        while len(self._refused) >= MAX_REFUSED and self._next_s() is not None:
-            # Not by way of the inbox: nobody takes anything from it meanwhile.
-            if ready := self._take_ready():
-                await self._post(ready, commit)
-            else:
-                await self._until_ready()
-        self._is_full = False
+        """Commits what has waited and is ready, then those of the events whose turn it is; the others wait."""
+        await self._post(self._ready(), commit)
+        while len(self._refused) >= MAX_REFUSED:
+            await self._until_ready()
+            await self._post(self._ready(), commit)
         await self._post(events, commit)
 
     async def _post(self, events: Sequence[NodeEvent], commit: Callable[[Sequence[NodeEvent]], Awaitable[Any]]) -> None:
         batch = await self._admit(events)
+        self._locks = batch.locks
         if batch.events:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._prolong, batch.locks)
@@ -131,37 +136,42 @@ class Turns:
                 nursery.cancel_scope.cancel("committed")
         await self._give_back(batch.locks)
 
+    async def confirm(self) -> None:
+        """Posting asks before it tries a batch again: returns when all its locks are ours. Those that were lost and
+        that another program has now are waited for; all the others are ours meanwhile, and in nobody's way."""
+        pause_s = _TURN_S[0]
+        while self._locks and (lost := await self._lost()):
+            log.warning("lock.lost", locks=lost, retry_in_s=round(pause_s, 2))
+            await trio.sleep(pause_s * self._rng.uniform(0.5, 1.0))
+            pause_s = min(2 * pause_s, _TURN_S[1])
+
+    async def _lost(self) -> int:
+        """How many of the batch's locks another program has."""
+        names = self._locks
+        return len(names) - len(await self._reached(partial(self._beside.take, names, ttl_ms=LOCK_TTL_MS)))
+
     def committed(self, changes: Changes) -> None:
         """Posting tells what `post` has committed: it is announced when the locks are given back."""
-        self._told += [row.event for row in changes.outbox]
+        self._told.append(changes)
 
     async def run(self, inbox: trio.MemorySendChannel[Sequence[NodeEvent]]) -> None:
-        """Brings events that had to wait again, until it is cancelled; they are in no books then, and are read from
-        their nodes again."""
+        """Wakes posting by an empty list whenever something that waits is ready, until it is cancelled; what waits then
+        is in no books, and is read from its node again."""
         while True:
-            if not self._is_full and (ready := self._take_ready()):
-                await inbox.send(ready)
-            elif self._is_full:
-                await self._changed.wait()
-            else:
-                await self._until_ready()
+            await self._until_ready()
+            changed = self._changed
+            await inbox.send([])
+            await changed.wait()
 
-    def _take_ready(self) -> list[NodeEvent]:
+    def _ready(self) -> list[NodeEvent]:
         now_s = trio.current_time()
-        ready = [one for one in self._refused if one.ready_at_s is not None and one.ready_at_s <= now_s]
-        for one in ready:
-            one.ready_at_s = None
-        return [one.event for one in ready]
-
-    def _next_s(self) -> float | None:
-        """When the next one is ready; None while none is to be."""
-        return min((one.ready_at_s for one in self._refused if one.ready_at_s is not None), default=None)
+        return [one.event for one in self._refused if one.ready_at_s <= now_s][:_MAX_READY]
 
     async def _until_ready(self) -> None:
-        """Or until somebody else has to wait, or need not wait any longer."""
-        next_s = self._next_s()
-        with trio.move_on_at(math.inf if next_s is None else next_s):
-            await self._changed.wait()
+        """Until something is."""
+        while not self._ready():
+            with trio.move_on_at(min((one.ready_at_s for one in self._refused), default=math.inf)):
+                await self._changed.wait()
 
     async def _admit(self, events: Sequence[NodeEvent]) -> _Batch:
         """Takes what locks it can get. Events stay in order."""
@@ -173,43 +183,45 @@ class Turns:
         unkept = 0
         for event in events:
             name = _lock_of(event)
-            if name in taken or (name is None and not self._is_behind(event)):
+            if (name is None or name in taken) and not self._is_behind(event):
                 self._admitted(event)
                 batch.events.append(event)
             elif isinstance(event, DepositDue):
                 unkept += 1
                 self.status.refused += 1
             else:
-                self._refuse(event, is_locked=name is not None)
+                self._refuse(event, is_locked=name is not None and name not in taken)
         if unkept:
             self._board.publish(chain_events=unkept)
         self._show()
         return batch
 
     def _is_behind(self, event: NodeEvent) -> bool:
-        """Whether the event speaks of a node of which a settlement waits: what it says of all settlements up to some
-        index would not be so."""
-        if isinstance(event, ChainEvent):
-            return False
-        pubkey = getattr(event, "pubkey", None)
-        return pubkey is not None and any(
-            isinstance(one.event, InvoiceSettled) and one.event.pubkey == pubkey for one in self._refused
-        )
+        """Whether something of its node waits that was told before it and must be in the books before it."""
+        for one in self._refused:
+            if one.event == event:
+                return False  # the others were told later
+            if _must_precede(one.event, event):
+                return True
+        return False
 
     def _admitted(self, event: NodeEvent) -> None:
         if self._refused:
-            self._refused = [one for one in self._refused if one.event is not event]
+            self._refused = [one for one in self._refused if one.event != event]
 
     def _refuse(self, event: NodeEvent, *, is_locked: bool) -> None:
-        known = next((one for one in self._refused if one.event is event), None)
+        known = next((one for one in self._refused if one.event == event), None)
         if known is None:
-            known = _Refused(event, _TURN_S[0], None)
+            known = _Refused(event, _TURN_S[0], 0.0)
             self._refused.append(known)
             if is_locked:
                 log.info("lock.waiting", lock=_lock_of(event))
-        else:
+        elif known.event is event:
             known.pause_s = min(2 * known.pause_s, _TURN_S[1])
-        known.ready_at_s = trio.current_time() + known.pause_s * self._rng.uniform(0.5, 1.0)
+        else:
+            return  # told again, as a gap is listed again: the first one's turn comes
+        ready_at_s = trio.current_time() + known.pause_s * self._rng.uniform(0.5, 1.0)
+        known.ready_at_s = math.ceil(ready_at_s / _TURN_S[0]) * _TURN_S[0]
         self.status.refused += is_locked
 
     def _show(self) -> None:
@@ -237,12 +249,14 @@ class Turns:
         try:
             await self._run(partial(self._release_and_announce, names, told))
         except Unavailable as outage:
-            self.status.unannounced += len(told)
+            self.status.unannounced += sum(len(changes.outbox) for changes in told)
             log.warning("lock.not_given_back", cause=str(outage), locks=len(names))
 
-    def _release_and_announce(self, names: Sequence[str], told: Sequence[OutboxEvent]) -> None:
+    def _release_and_announce(self, names: Sequence[str], told: Sequence[Changes]) -> None:
         self._beside.release(names)
-        self._beside.announce(list(announcements(told, self._account_of)))
+        for changes in told:
+            events = (row.event for row in changes.outbox)
+            self._beside.announce(list(announcements(events, changes.pending, self._account_of)))
 
     def _account_of(self, wallet_id: WalletId) -> AccountId | None:
         if wallet_id not in self._accounts:
@@ -269,6 +283,16 @@ class Turns:
 
     async def _run(self, call: Callable[[], T]) -> T:
         return await trio.to_thread.run_sync(call, limiter=self._thread)
+
+
+def _must_precede(earlier: NodeEvent, later: NodeEvent) -> bool:
+    """Whether of two events of one node the later one counts on the earlier one. What a node says rests on all that
+    it said before; a settlement on the opening alone, and what is held or canceled on nothing."""
+    alone = (ChainEvent, InvoiceStateEvent)
+    pubkey = None if isinstance(later, alone) else getattr(later, "pubkey", None)
+    if pubkey is None or getattr(earlier, "pubkey", None) != pubkey:
+        return False
+    return isinstance(earlier, NodeOpened) or not isinstance(later, InvoiceSettled)
 
 
 def _lock_of(event: NodeEvent) -> str | None:

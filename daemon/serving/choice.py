@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from daemon.domain.errors import NodeRefused, NotFound
+from daemon.domain.errors import NodeRefused, NotFound, Unavailable
 from daemon.domain.identifiers import NodePubkey
 from daemon.domain.ports import LightningNode
 from daemon.serving.api import Api
@@ -15,7 +15,7 @@ def choose_node(api: Api, wanted: str) -> tuple[LightningNode, NodePubkey]:
     stands in another network.
     """
     if wanted:
-        node = _named(api, wanted)
+        node = named_node(api, wanted)
     else:
         connected = (node for node in api.nodes if _is_connected(api, node))
         node = next(connected, api.nodes[0])
@@ -28,13 +28,20 @@ def node_of_pubkey(api: Api, pubkey: NodePubkey) -> LightningNode:
     for node in api.nodes:
         if _known_pubkey(api, node) == pubkey:
             return node
+    away: Unavailable | None = None
     for node in api.nodes:
-        if _known_pubkey(api, node) is None and _pubkey_of(api, node) == pubkey:
-            return node
+        try:
+            if _known_pubkey(api, node) is None and _pubkey_of(api, node) == pubkey:
+                return node
+        except Unavailable as outage:
+            away = away or outage  # another one may answer, and be it
+    if away is not None:
+        raise away
     raise NodeRefused(f"the node {pubkey} that the invoice belongs to is not in the configuration")
 
 
-def _named(api: Api, wanted: str) -> LightningNode:
+def named_node(api: Api, wanted: str) -> LightningNode:
+    """The node of this name or public key; it is not asked. Raises NotFound."""
     for node in api.nodes:
         if node.name == wanted or _known_pubkey(api, node) == wanted.lower():
             return node

@@ -18,7 +18,7 @@ from pydantic import SecretStr
 from redis import Redis
 
 from adapters.memory.beside import MemoryBeside, MemoryRedis
-from adapters.redis import RedisBeside
+from adapters.redis import RedisBeside, beside
 from daemon import check
 from daemon.config import RedisConfig
 from daemon.domain.errors import BadInput, Unavailable
@@ -168,6 +168,34 @@ def test_subscribers_get_messages_as_json(server: RedisServer) -> None:
         heard = [json.loads(listener.get_message(timeout=10)["data"]) for _ in range(3)]
     assert heard == [{"n": 0}, {"n": 1}, {"n": 2}]
     ours.close()
+
+
+def test_a_server_that_hangs_is_unavailable_and_then_answers_what_is_asked(
+    server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The answer that came too late is not taken for that of a later question; what it took is ours."""
+    monkeypatch.setattr(beside, "TIMEOUT_S", 0.2)
+    ours, others = (RedisBeside.connect(server.url) for _ in range(2))
+    with Redis.from_url(server.url) as client:
+        client.flushall()
+    assert ours.take(["a", "b"], ttl_ms=LONG_MS) == {"a", "b"}
+    server.pause()
+    try:
+        with pytest.raises(Unavailable):
+            ours.take(["a", "b", "c"], ttl_ms=LONG_MS)
+    finally:
+        server.resume()
+    server.wait_ready()
+    assert others.take(["c", "d"], ttl_ms=LONG_MS) == {"d"}
+    assert ours.take(["c", "d"], ttl_ms=LONG_MS) == {"c"}
+    ours.close()
+    others.close()
+
+
+def test_a_url_with_an_option_that_does_not_exist_is_refused_at_once() -> None:
+    """And not by a crash when the first payment is posted."""
+    with pytest.raises(BadInput, match=r"redis\.url"):
+        RedisBeside.connect("redis://:hunter2@127.0.0.1:1/0?famly=4")
 
 
 def test_a_password_is_in_no_error(tmp_path: Path) -> None:

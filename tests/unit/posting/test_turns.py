@@ -18,10 +18,17 @@ from daemon.domain.chain_events import DepositDue
 from daemon.domain.errors import Unavailable
 from daemon.domain.identifiers import NodePubkey, lightning_key
 from daemon.domain.money import Currency
-from daemon.domain.node_events import ListingCompleted, NodeEvent, NodeOpened, SuspenseAssigned
+from daemon.domain.node_events import (
+    InvoiceHeld,
+    ListingCompleted,
+    NodeEvent,
+    NodeOpened,
+    NodeRestored,
+    SuspenseAssigned,
+)
 from daemon.posting import turns as turns_module
 from daemon.posting.board import Board
-from daemon.posting.poster import Poster
+from daemon.posting.poster import MAX_BATCH, Poster
 from daemon.posting.turns import LOCK_TTL_MS, Turns
 from tests.samples import MORNING_MS, NODE, OTHER_NODE, hash_of, invoice, settled, txid_of
 from tests.silent import SilentMetrics
@@ -36,6 +43,17 @@ def lock_of(name: str) -> str:
     return f"locks:paymenthash:{hash_of(name)}"
 
 
+class BatchSizes(SilentMetrics):
+    """Keeps the sizes of all commits."""
+
+    def __init__(self) -> None:
+        self.batches: list[int] = []
+
+    def committed(self, *, events: int, duration_s: float) -> None:
+        """One batch."""
+        self.batches.append(events)
+
+
 class Till:
     """A poster with turns over a store in memory, and Blink at the same Redis; calls of threads are made at once."""
 
@@ -44,6 +62,7 @@ class Till:
         self.redis = MemoryRedis(trio.current_time)
         self.blink = MemoryBeside(self.redis)
         self.board = Board()
+        self.metrics = BatchSizes()
         self.turns = Turns(MemoryBeside(self.redis), self.store.wallets, self.board, random.Random(1))
         fence = self.store.leases.acquire(holder="till", ttl_s=600)
         assert fence is not None
@@ -51,7 +70,7 @@ class Till:
             books=self.store.books,
             prices=self,
             board=self.board,
-            metrics=SilentMetrics(),
+            metrics=self.metrics,
             fence=fence,
             now_ms=lambda: MORNING_MS,
             rng=random.Random(1),
@@ -130,6 +149,134 @@ async def test_what_a_node_says_of_all_its_settlements_waits_with_them(
     await till.has(20)
     await until(lambda: till.settle_index(NODE) == 9)
     nursery.cancel_scope.cancel()
+
+
+async def test_what_settles_after_an_opening_that_waits_waits_with_it(
+    autojump_clock: MockClock, till: Till, nursery: trio.Nursery
+) -> None:
+    """The opening's funds do not have it: booked before, it would be taken off the opening balance."""
+    wallet = till.store.wallets.create(account_id=None, currency=Currency.BTC, external_id="one")
+    till.store.invoices.insert(invoice("c", wallet.wallet_id, account_id=wallet.account_id))
+    till.blink.take([lock_of("b")], ttl_ms=HOURS_MS)
+    till.start(nursery)
+    opened = replace(OPENED, funds_msat=20_000, through_index=1)
+    await till.send.send([settled("b", 1, 20_000), opened, settled("c", 2, 300_000), settled("d", 3, 4_000_000)])
+    await trio.sleep(30)
+    till.blink.release([lock_of("b")])
+    await till.has(300, wallet_account(wallet.wallet_id))
+    await until(lambda: till.settle_index(NODE) == 3)
+    cursor = till.board.cursor(NODE)
+    assert cursor is not None
+    assert (cursor.booked_msat, till.balance()) == (4_320_000, 4_000)
+    nursery.cancel_scope.cancel()
+
+
+async def test_statements_of_a_node_keep_their_order(
+    autojump_clock: MockClock, till: Till, nursery: trio.Nursery
+) -> None:
+    """A listing that was told first is booked first, also when one that came later is ready sooner."""
+    till.blink.take([lock_of("b")], ttl_ms=HOURS_MS)
+    till.start(nursery)
+    listed = ListingCompleted(pubkey=NODE, through_index=5, checkpoint_hash=None)
+    await till.send.send([OPENED, settled("b", 1, 20_000), listed])
+    await trio.sleep(30)  # by now they wait for seconds at a time
+    restored = NodeRestored(pubkey=NODE, newest_index=1)
+    await till.send.send([restored])
+    till.blink.release([lock_of("b")])
+    await till.has(20)
+    await until(lambda: till.turns.status.waiting == 0)
+    assert till.settle_index(NODE) == 0  # of the new epoch, which nothing has completed
+    nursery.cancel_scope.cancel()
+
+
+async def test_what_is_held_is_told_at_once(autojump_clock: MockClock, till: Till, nursery: trio.Nursery) -> None:
+    """A lock on another payment is no reason to wait: it says nothing of settlements."""
+    wallet = till.store.wallets.create(account_id=None, currency=Currency.BTC, external_id="one")
+    till.store.invoices.insert(invoice("h", wallet.wallet_id, account_id=wallet.account_id))
+    till.blink.take([lock_of("b")], ttl_ms=HOURS_MS)
+    till.start(nursery)
+    held = InvoiceHeld(
+        pubkey=NODE, payment_hash=hash_of("h"), received_msat=1_000, expiry_height=200, held_at_ms=MORNING_MS
+    )
+    await till.send.send([OPENED, settled("b", 1, 20_000), held])
+    await until(lambda: "invoice.held" in [one.type for one in till.store.ledger.events(after_sequence=0, limit=10)])
+    assert till.turns.status.waiting == 1
+    nursery.cancel_scope.cancel()
+
+
+async def test_what_is_told_again_while_it_waits_waits_once(
+    autojump_clock: MockClock, till: Till, nursery: trio.Nursery
+) -> None:
+    """A gap is listed again every few seconds as long as it stands: a lock of minutes must not fill the bound."""
+    till.blink.take([lock_of("b")], ttl_ms=HOURS_MS)
+    till.start(nursery)
+    await till.send.send([OPENED])
+    for again in range(20):
+        listed = ListingCompleted(pubkey=NODE, through_index=9, checkpoint_hash=None)
+        await till.send.send([replace(settled("b", 9, 20_000), seen_at_ns=again + 1), listed])
+        await trio.sleep(1)
+    assert till.turns.status.waiting == 2
+    till.blink.release([lock_of("b")])
+    await till.has(20)
+    await until(lambda: till.settle_index(NODE) == 9)
+    assert till.turns.status.waiting == 0
+    nursery.cancel_scope.cancel()
+
+
+async def test_money_that_came_again_is_no_repeat_of_what_waits(
+    autojump_clock: MockClock, till: Till, nursery: trio.Nursery
+) -> None:
+    """The same invoice, but more of it."""
+    till.blink.take([lock_of("b")], ttl_ms=HOURS_MS)
+    till.start(nursery)
+    await till.send.send([OPENED, settled("b", 1, 20_000), settled("b", 1, 50_000)])
+    await trio.sleep(10)
+    assert till.turns.status.waiting == 2
+    till.blink.release([lock_of("b")])
+    await till.has(50)
+    nursery.cancel_scope.cancel()
+
+
+async def test_a_lock_that_was_lost_is_waited_for_before_the_commit_is_tried_again(
+    autojump_clock: MockClock, till: Till, nursery: trio.Nursery, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Redis was restarted while MongoDB was away: another program is at this payment now."""
+    commit, away = till.store.books.commit, [True]
+
+    def commit_once_back(changes: Changes) -> None:
+        if away[0]:
+            raise Unavailable("MongoDB is away")
+        commit(changes)
+
+    monkeypatch.setattr(till.store.books, "commit", commit_once_back)
+    till.start(nursery)
+    await till.send.send([OPENED, settled("a", 1, 1_000)])
+    await trio.sleep(5)
+    till.redis.locks.clear()
+    assert till.blink.take([lock_of("a")], ttl_ms=HOURS_MS) == {lock_of("a")}
+    away[0] = False
+    await trio.sleep(60)
+    assert till.balance() == 0
+    till.blink.release([lock_of("a")])
+    await till.has(1)
+    await until(lambda: till.redis.locks == {})
+    nursery.cancel_scope.cancel()
+
+
+async def test_who_leads_no_more_neither_waits_nor_misses_redis(
+    autojump_clock: MockClock, till: Till, nursery: trio.Nursery
+) -> None:
+    """A standby's metrics must not alarm for what it met as leader."""
+    till.blink.take([lock_of("b")], ttl_ms=HOURS_MS)
+    till.start(nursery)
+    await till.send.send([OPENED, settled("b", 1, 20_000)])
+    await until(lambda: till.turns.status.waiting == 1)
+    till.redis.away = "connection refused"
+    await until(lambda: not till.turns.status.connected)
+    nursery.cancel_scope.cancel()
+    with trio.CancelScope(shield=True):
+        await until(lambda: till.turns.status.connected)
+    assert (till.turns.status.waiting, till.turns.status.refused > 0) == (0, True)
 
 
 async def test_a_lock_that_was_left_behind_ends_and_the_payment_is_posted(
@@ -229,6 +376,49 @@ async def test_more_waiting_events_than_the_bound_hold_up_the_rest(
     await till.has(701)  # there is room: the next batch is taken
     till.blink.release([lock_of(name) for name in names])
     await till.has(705)
+    nursery.cancel_scope.cancel()
+
+
+async def test_what_all_others_wait_for_is_not_stuck_behind_them(
+    autojump_clock: MockClock, till: Till, nursery: trio.Nursery, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is ready while posting waits for Redis with more than may wait for their turn: it is tried all the same."""
+    monkeypatch.setattr(turns_module, "MAX_REFUSED", 3)
+    till.blink.take([lock_of("b")], ttl_ms=HOURS_MS)
+    till.start(nursery)
+    await till.send.send([settled("b", 1, 20_000), replace(OPENED, funds_msat=20_000, through_index=1)])
+    await until(lambda: till.turns.status.waiting == 2)
+    till.redis.away = "connection refused"
+    for index in range(2, 6):
+        await till.send.send([settled(f"after {index}", index, 1_000)])
+    await trio.sleep(30)
+    till.redis.away = ""
+    await trio.sleep(30)
+    till.blink.release([lock_of("b")])
+    await till.has(4)
+    assert till.settle_index(NODE) == 5
+    nursery.cancel_scope.cancel()
+
+
+async def test_what_waited_beyond_the_bound_comes_in_batches_of_the_usual_size(
+    autojump_clock: MockClock, till: Till, nursery: trio.Nursery, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many are free at once: a commit has its bound."""
+    monkeypatch.setattr(turns_module, "MAX_REFUSED", MAX_BATCH + 1)
+    names = [f"n{number}" for number in range(2 * MAX_BATCH)]
+    till.blink.take([lock_of(name) for name in names], ttl_ms=HOURS_MS)
+    till.start(nursery)
+    await till.send.send([OPENED])
+    await till.send.send([settled(name, index, 1_000) for index, name in enumerate(names, 1)])
+    await until(lambda: till.turns.status.waiting > MAX_BATCH + 1)
+    await till.send.send([settled("free", 2 * MAX_BATCH + 1, 1_000)])
+    await trio.sleep(60)
+    till.redis.away = "connection refused"
+    await trio.sleep(60)  # by now all of them are to be tried again
+    till.redis.locks.clear()
+    till.redis.away = ""
+    await till.has(2 * MAX_BATCH + 1)
+    assert max(till.metrics.batches) == MAX_BATCH
     nursery.cancel_scope.cancel()
 
 

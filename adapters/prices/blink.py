@@ -22,6 +22,7 @@ import grpc
 import structlog
 
 from adapters.prices._pb import dealer_pb2, dealer_pb2_grpc, price_pb2, price_pb2_grpc
+from adapters.prices.jumps import ANY_JUMP
 from adapters.prices.refreshed import PriceUnreadable, RefreshedPrice
 from daemon.domain.money import SATS_PER_BTC, Price
 from daemon.domain.quotes import Deal, Unpriced, UnpricedReason, deal_of
@@ -41,6 +42,12 @@ _MIN_RATIO, _MAX_RATIO = 0.01 * 100 / SATS_PER_BTC, 1e9 * 100 / SATS_PER_BTC
 _MAX_AMOUNT: Final = 2_100_000_000_000_000
 """All bitcoin in sats; more, in sats or cents, is no answer but a mistake."""
 
+_MAX_CENTS_PER_SAT: Final = 1_000
+_MAX_SATS_PER_CENT: Final = 100_000_000
+"""The same bounds for whole amounts."""
+
+_NO_ANSWER: Final = frozenset({grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED})
+
 _OPTIONS: Final = (("grpc.enable_http_proxy", 0), ("grpc.max_reconnect_backoff_ms", 2_000))
 
 log = structlog.get_logger()
@@ -56,10 +63,18 @@ class BlinkPrice(RefreshedPrice):
         dealer_address: str | None,
         refresh_s: float,
         max_age_s: float,
+        max_jump_percent: float = ANY_JUMP,
         clock: Callable[[], float] = time.monotonic,
         rng: random.Random | None = None,
     ) -> None:
-        super().__init__(name="blink", refresh_s=refresh_s, max_age_s=max_age_s, clock=clock, rng=rng)
+        super().__init__(
+            name="blink",
+            refresh_s=refresh_s,
+            max_age_s=max_age_s,
+            max_jump_percent=max_jump_percent,
+            clock=clock,
+            rng=rng,
+        )
         self._channels: list[grpc.Channel] = []
         self._feed = None if price_address is None else price_pb2_grpc.PriceFeedStub(self._channel(price_address))
         self._dealer = (
@@ -82,10 +97,12 @@ class BlinkPrice(RefreshedPrice):
             return _refused("GetSatsFromCentsForFutureBuy", error)
         return self._deal(amount_sat=answer.amount_in_satoshis, amount_cents=amount_cents)
 
-    def cents_for(self, *, amount_sat: int) -> Deal | Unpriced:
+    def cents_for(self, *, amount_sat: int, expiry_s: int = 0) -> Deal | Unpriced:
         """See `Dealer`."""
         if self._dealer is None:
             return super().cents_for(amount_sat=amount_sat)
+        if expiry_s:
+            return self._cents_later(self._dealer, amount_sat, expiry_s)
         request = dealer_pb2.GetCentsFromSatsForImmediateBuyRequest(amount_in_satoshis=amount_sat)
         try:
             answer = self._dealer.GetCentsFromSatsForImmediateBuy(request, timeout=CALL_S)
@@ -93,11 +110,24 @@ class BlinkPrice(RefreshedPrice):
             return _refused("GetCentsFromSatsForImmediateBuy", error)
         return self._deal(amount_sat=amount_sat, amount_cents=answer.amount_in_cents)
 
+    def _cents_later(self, dealer: dealer_pb2_grpc.PriceServiceStub, amount_sat: int, expiry_s: int) -> Deal | Unpriced:
+        request = dealer_pb2.GetCentsFromSatsForFutureBuyRequest(
+            amount_in_satoshis=amount_sat, time_in_seconds=expiry_s
+        )
+        try:
+            answer = dealer.GetCentsFromSatsForFutureBuy(request, timeout=CALL_S)
+        except grpc.RpcError as error:
+            return _refused("GetCentsFromSatsForFutureBuy", error)
+        return self._deal(amount_sat=amount_sat, amount_cents=answer.amount_in_cents)
+
     def _deal(self, *, amount_sat: int, amount_cents: int) -> Deal | Unpriced:
-        """No sats for cents, or more of either than there can be, is no price."""
-        if not 0 < amount_sat <= _MAX_AMOUNT or amount_cents > _MAX_AMOUNT:
+        """No sats for cents, more of either than there can be, or a price beyond its bounds is no price. No cents may
+        be a rounded fraction of one: whoever credits looks at that."""
+        most_cents = min(_MAX_AMOUNT, amount_sat * _MAX_CENTS_PER_SAT)
+        most_sat = min(_MAX_AMOUNT, (amount_cents + 1) * _MAX_SATS_PER_CENT - 1)
+        if not 0 < amount_sat <= most_sat or amount_cents > most_cents:
             log.warning("dealer.no_price", amount_sat=amount_sat, amount_cents=amount_cents)
-            return Unpriced(UnpricedReason.MISSING)
+            return Unpriced(UnpricedReason.REFUSED)
         return deal_of(amount_sat=amount_sat, amount_cents=amount_cents, source=self._name)
 
     def _read(self) -> Price:
@@ -143,7 +173,11 @@ def _refused(call: str, error: grpc.RpcError) -> Unpriced:
         return Unpriced(UnpricedReason.STALE)
     if "No price data available" in text or "No connection established" in text:
         return Unpriced(UnpricedReason.MISSING)
-    return Unpriced(UnpricedReason.DEALER_AWAY)
+    return Unpriced(UnpricedReason.DEALER_AWAY if _is_away(error) else UnpricedReason.REFUSED)
+
+
+def _is_away(failure: Exception) -> bool:
+    return isinstance(failure, grpc.Call) and failure.code() in _NO_ANSWER
 
 
 def _text(failure: Exception) -> str:

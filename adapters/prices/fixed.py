@@ -28,6 +28,6 @@ class FixedPrice:
         """At the price."""
         return sats_at(self._price, amount_cents=amount_cents, source=self.name)
 
-    def cents_for(self, *, amount_sat: int) -> Deal:
+    def cents_for(self, *, amount_sat: int, expiry_s: int = 0) -> Deal:  # noqa: ARG002 (the same at any time)
         """At the price."""
         return cents_at(self._price, amount_sat=amount_sat, source=self.name)

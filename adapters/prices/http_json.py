@@ -11,6 +11,7 @@ from decimal import Decimal, InvalidOperation
 from http.client import HTTPException
 from urllib.error import HTTPError
 
+from adapters.prices.jumps import ANY_JUMP
 from adapters.prices.refreshed import PriceUnreadable, RefreshedPrice
 from daemon.domain.money import Price
 
@@ -37,10 +38,18 @@ class HttpJsonPrice(RefreshedPrice):
         json_path: str,
         refresh_s: float,
         max_age_s: float,
+        max_jump_percent: float = ANY_JUMP,
         clock: Callable[[], float] = time.monotonic,
         rng: random.Random | None = None,
     ) -> None:
-        super().__init__(name="http", refresh_s=refresh_s, max_age_s=max_age_s, clock=clock, rng=rng)
+        super().__init__(
+            name="http",
+            refresh_s=refresh_s,
+            max_age_s=max_age_s,
+            max_jump_percent=max_jump_percent,
+            clock=clock,
+            rng=rng,
+        )
         self._url = url  # may hold a key: never logged
         self._json_path = json_path
 
@@ -55,7 +64,7 @@ class HttpJsonPrice(RefreshedPrice):
         except HTTPError as answer:
             answer.close()
             raise PriceUnreadable(f"the service answered with status {answer.code}") from None
-        except (OSError, HTTPException) as problem:
+        except (OSError, HTTPException, ValueError) as problem:  # ValueError: a redirect to what is no address
             raise PriceUnreadable(f"request failed: {type(problem).__name__}") from None
         if len(body) > _MAX_BODY_BYTES:
             raise PriceUnreadable("the answer is too long")
@@ -66,7 +75,7 @@ def read_price(body: bytes, json_path: str) -> Price:
     """The price in a JSON document; raises PriceUnreadable. No float is ever made of it."""
     try:
         value = json.loads(body, parse_float=Decimal)
-    except (ValueError, RecursionError):
+    except (ValueError, InvalidOperation, RecursionError):  # InvalidOperation: an exponent beyond any Decimal's
         raise PriceUnreadable("the answer is not JSON") from None
     for key in json_path.split("."):
         try:

@@ -24,6 +24,6 @@ class NoPrice:
         """Never a price."""
         return Unpriced(UnpricedReason.MISSING)
 
-    def cents_for(self, *, amount_sat: int) -> Unpriced:  # noqa: ARG002 (whatever is asked)
+    def cents_for(self, *, amount_sat: int, expiry_s: int = 0) -> Unpriced:  # noqa: ARG002 (whatever is asked)
         """Never a price."""
         return Unpriced(UnpricedReason.MISSING)

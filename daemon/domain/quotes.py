@@ -9,12 +9,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 from decimal import Decimal
 from enum import StrEnum
+from typing import Final
 
 from daemon.domain.identifiers import PaymentHash, WalletId
 from daemon.domain.money import Price
 
-DEFAULT_QUOTE_S = 300
+DEFAULT_QUOTE_S: Final = 300
 """How long a dealer stands by a price (blink-contract.md 4, INVOICE_EXPIRATIONS of dollar wallets)."""
+
+
+RELEASE_GRACE_S: Final = 60
+"""A payment may come in the last second of its invoice: so long its shop has in any case to let go of the goods and
+release it. As long as the shortest invoice lives; more would be time to wait and see what bitcoin does."""
 
 
 class UnpricedReason(StrEnum):
@@ -23,9 +29,11 @@ class UnpricedReason(StrEnum):
     MISSING = "price_missing"
     """No source is configured, or none was read yet."""
     STALE = "price_stale"
-    """The newest one is too old."""
+    """The newest one is too old, or so far from the one before that it is not believed yet."""
     DEALER_AWAY = "dealer_away"
     """The dealer does not answer."""
+    REFUSED = "dealer_refused"
+    """The dealer gives no price for this amount; he may give one for another."""
 
 
 PRICE_REASONS = frozenset(reason.value for reason in UnpricedReason)
@@ -52,6 +60,16 @@ class Deal:
     source: str
 
 
+def release_until_ms(expires_at_ms: int, *, held_at_s: int) -> int:
+    """Until when a person may release, at a quoted price, a payment that is held since then: until the quote expires,
+    or `RELEASE_GRACE_S` after the payment came, whichever is later.
+
+    A held HTLC waits for hours. Whoever makes an invoice, pays it himself and may decide so late, takes his cents if
+    bitcoin fell and his sats if it rose; the dealer pays for it.
+    """
+    return max(expires_at_ms, (held_at_s + RELEASE_GRACE_S) * 1000)
+
+
 class QuoteState(StrEnum):
     """Whether the quoted invoice was credited."""
 
@@ -65,6 +83,7 @@ class Quote:
 
     `sat` is what the payer is asked for, or what is held. It is made anew after `expires_at_ms` only while nothing
     was settled. `cents` is 0 where the sats are worth less than a cent: then they go to the account's BTC wallet.
+    `in_sats`: the invoice was asked for in sats, and the cents follow from them.
     """
 
     payment_hash: PaymentHash
@@ -76,6 +95,7 @@ class Quote:
     created_at_ms: int
     expires_at_ms: int
     state: QuoteState = QuoteState.OPEN
+    in_sats: bool = False
 
 
 def sats_at(price: Price, *, amount_cents: int, source: str) -> Deal:

@@ -86,8 +86,12 @@ def credit_step(
 
 def sats_wallet(plan: Plan, expectation: Expectation) -> WalletId | None:
     """Who has the sats of a settlement that was credited: the dealer, or where they were worth less than a cent the
-    account's BTC wallet. None where that wallet is not there."""
-    if _cents(expectation, _quote(plan, expectation.payment_hash)) == 0:
+    account's BTC wallet. None where that wallet is not there, and where no cents were fixed: the dealer owes nothing
+    for them."""
+    cents = _cents(expectation, _quote(plan, expectation.payment_hash))
+    if cents is None:
+        return None
+    if cents == 0:
         return plan.facts.dollars.btc_wallets.get(expectation.account_id)
     dealer = plan.facts.dollars.dealer
     return None if dealer is None else dealer.btc

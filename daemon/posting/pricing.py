@@ -2,7 +2,8 @@
 
 | when | what is quoted | by |
 | --- | --- | --- |
-| a dollar invoice with an amount is created | the sats that its payer has to send | CreateInvoice |
+| a dollar invoice over cents is created | the sats that its payer has to send | CreateInvoice |
+| a dollar invoice over sats is created | the cents that the wallet gets for them | CreateInvoice |
 | the payment of one without an amount is held | the cents for the sats that are held | whoever settles holds |
 
 A payment that is held is settled only after its quote is stored, so the SETTLED event finds it whatever happens in
@@ -63,9 +64,9 @@ class Pricing:
         """What an invoice over these cents has to ask for now."""
         return self._counted(self._dealer.sats_for(amount_cents=amount_cents, expiry_s=expiry_s))
 
-    def cents_for(self, *, amount_sat: int) -> Deal | Unpriced:
-        """What a dollar wallet gets for sats that are here, at this moment."""
-        return self._counted(self._dealer.cents_for(amount_sat=amount_sat))
+    def cents_for(self, *, amount_sat: int, expiry_s: int = 0) -> Deal | Unpriced:
+        """What a dollar wallet gets for sats that are here at this moment, or that come within `expiry_s`."""
+        return self._counted(self._dealer.cents_for(amount_sat=amount_sat, expiry_s=expiry_s))
 
     def keep(
         self,
@@ -74,6 +75,7 @@ class Pricing:
         deal: Deal,
         *,
         expiry_s: int,
+        in_sats: bool = False,
         instead_of: Quote | None = None,
     ) -> Quote:
         """Stores the deal for an invoice, and returns the quote that counts: an earlier one if it is still open, and
@@ -88,6 +90,7 @@ class Pricing:
             source=deal.source,
             created_at_ms=now_ms,
             expires_at_ms=now_ms + expiry_s * 1000,
+            in_sats=in_sats,
         )
         return self._quotes.keep(quote, instead_of=instead_of)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +17,15 @@ import pytest
 
 from adapters.grpc_api._pb.tellerd.v1 import deposit_pb2, invoice_pb2, wallet_pb2
 from adapters.mongo.collections import INVOICES, LEGS, QUOTES
+from adapters.mongo.documents import RELEASE
+from daemon.domain.holds import Release
+from daemon.domain.quotes import RELEASE_GRACE_S
 from regtest.lnd_rest import LndError
 from regtest.stack import Stack
 from regtest.tellerd import CALL_S, Client
 from tests.e2e.bank import Bank, wait_for
 from tests.e2e.chain_bank import ChainBank
-from tests.e2e.receives import dealers, wait_cents
+from tests.e2e.receives import dealers, told, wait_cents, wait_state
 from tests.e2e.ticker import MAX_AGE_S, Ticker, ticking
 
 
@@ -153,17 +157,6 @@ def test_an_overpaid_dollar_invoice_gets_its_cents_and_the_dealer_the_rest(bank:
     over = bank.feed(after_sequence=0, count=1, types=["invoice.overpaid"])[0]
     assert (over.invoice_overpaid.excess_sat, over.wallet_id) == (500, wallet)
     bank.check_books()
-
-
-def test_public_ln_receive_usd_sats_denominated_is_refused(bank: Bank) -> None:
-    """A dollar wallet is asked for in cents: INVALID_ARGUMENT with the remedy, and nothing is made."""
-    with bank.tellerd.client() as client:
-        wallet = client.create_dollar_wallet("in-sats")
-        with pytest.raises(grpc.RpcError) as refused:
-            create(client, wallet, amount_sat=1_000)
-        assert refused.value.code() == grpc.StatusCode.INVALID_ARGUMENT
-        assert "give amount_cents" in str(refused.value.details())
-    assert bank.db[INVOICES].count_documents({"walletId": wallet}) == 0
 
 
 def test_a_dollar_document_of_another_program_is_credited_with_its_cents(bank: Bank) -> None:
@@ -309,8 +302,59 @@ def test_update_pending_invoices_an_expired_dollar_invoice_is_declined_by_the_no
     bank.tellerd.wait_ready()
     with bank.tellerd.client() as client:
         wait_cents(client, wallet, 100)
-        assert client.invoice(too_late.payment_hash).state != invoice_pb2.INVOICE_STATE_SETTLED
+        wait_state(client, too_late.payment_hash, invoice_pb2.INVOICE_STATE_EXPIRED)
+    document = bank.db[INVOICES].find_one({"_id": too_late.payment_hash})
+    assert document is not None
+    assert (document["paid"], document["processingCompleted"]) == (False, True)
+    assert bank.stack.lnd.lookup_invoice(too_late.payment_hash).state == "CANCELED"
+    assert told(bank, too_late.payment_hash) == ["invoice.expired"]
     bank.check_books()
+
+
+@pytest.mark.slow
+def test_a_price_is_not_kept_for_who_waits_and_sees(bank: Bank) -> None:
+    """Three dollar invoices are held past their quotes' expiry: one was released before a kill, one nobody has
+    released, one has no amount. The first is credited, the second refused and given back, the third priced when it is
+    released."""
+    with ThreadPoolExecutor(3) as pool:
+        with bank.tellerd.client() as client:
+            wallet = client.create_dollar_wallet("shop")
+            released, unreleased = (create(client, wallet, amount_cents=60, expiry_s=60, hold=True) for _ in range(2))
+            priced_later = create(client, wallet, hold=True)
+            pay = partial(bank.stack.payer.pay, timeout_s=180)  # held for more than a minute
+            in_time, too_late = (pool.submit(pay, one.payment_request) for one in (released, unreleased))
+            tip = pool.submit(pay, priced_later.payment_request, amount_msat=1_000_000)
+            for one in (released, unreleased, priced_later):
+                wait_state(client, one.payment_hash, invoice_pb2.INVOICE_STATE_HELD)
+        held_at = time.time()
+        # As SettleInvoice writes it, by a daemon that is killed at once.
+        bank.tellerd.process.kill()
+        bank.db[INVOICES].update_one({"_id": released.payment_hash}, {"$set": {RELEASE: Release.AUTOMATIC.value}})
+        over_at = max(held_at + RELEASE_GRACE_S, unreleased.expires_at.ToSeconds()) + 1
+        time.sleep(max(0.0, over_at - time.time()))
+        assert bank.db[QUOTES].count_documents({"_id": priced_later.payment_hash}) == 0
+        bank.tellerd.start()
+        bank.tellerd.wait_ready()
+        with bank.tellerd.client() as client:
+            assert _settle_refused(client, unreleased.payment_hash) == grpc.StatusCode.FAILED_PRECONDITION
+            canceled = wait_state(client, unreleased.payment_hash, invoice_pb2.INVOICE_STATE_CANCELED)
+            assert canceled.cancel_reason == "quote_expired"
+            assert (in_time.result(30).succeeded, too_late.result(30).succeeded) == (True, False)
+            wait_cents(client, wallet, 60)
+            assert client.invoice(priced_later.payment_hash).state == invoice_pb2.INVOICE_STATE_HELD
+            client.invoices.SettleInvoice(
+                invoice_pb2.SettleInvoiceRequest(payment_hash=priced_later.payment_hash), timeout=CALL_S
+            )
+            assert tip.result(30).succeeded
+            wait_cents(client, wallet, 120)
+    bank.check_books()
+
+
+def _settle_refused(client: Client, payment_hash: str) -> grpc.StatusCode:
+    """How SettleInvoice is refused."""
+    with pytest.raises(grpc.RpcError) as refused:
+        client.invoices.SettleInvoice(invoice_pb2.SettleInvoiceRequest(payment_hash=payment_hash), timeout=CALL_S)
+    return refused.value.code()
 
 
 def test_ln_receive_usd_amountless(bank: Bank) -> None:

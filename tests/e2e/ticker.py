@@ -27,7 +27,7 @@ class Ticker:
     def use(self, tellerd: Tellerd) -> None:
         """Puts this price source into the daemon's configuration; it counts from the next start on."""
         section = f'source = "http"\nurl = "http://127.0.0.1:{self.port}/"\njson_path = "usd"'
-        limits = f"refresh_s = 1\nmax_age_s = {MAX_AGE_S}"
+        limits = f"refresh_s = 1\nmax_age_s = {MAX_AGE_S}\nmax_jump_percent = 100"  # what a test sets counts at once
         file: Path = tellerd.config_file
         fixed = re.compile(r'^source = "fixed"\nusd_per_btc = .*$', re.MULTILINE)
         text, found = fixed.subn(f"{section}\n{limits}", file.read_text())

@@ -231,7 +231,7 @@ class LedgerRun:
             assert (cursor.settle_index, cursor.booked_above) == (newest, ())
 
     def _takes_a_key(self, payment: Payment) -> bool:
-        return payment.is_credited or (payment.kind in SUSPENDED and not payment.before_opening)
+        return payment.is_credited or payment.is_suspended
 
     # --- inside -----------------------------------------------------------------------------------
 

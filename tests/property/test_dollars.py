@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import hypothesis.strategies as st
-from hypothesis import assume, given
+from hypothesis import assume, given, settings
 
+from adapters.memory import MemoryStore
+from adapters.prices.nothing import NoPrice
 from daemon.domain.accounts import DUST, LIGHTNING, ON_CHAIN, SUSPENSE, DealerWallets, wallet_account
 from daemon.domain.books import DollarFacts, Expectation, Facts, Head
 from daemon.domain.chain import BlockRef, Deposit, DepositState
@@ -15,11 +19,17 @@ from daemon.domain.deposit_terms import DepositTerms
 from daemon.domain.entries import MAX_LEG_AMOUNT, Leg, check_balanced
 from daemon.domain.identifiers import AccountId, WalletId
 from daemon.domain.money import SATS_PER_BTC, Currency, Price
+from daemon.domain.node_events import NodeOpened
+from daemon.domain.ports import SystemWallet, Wallet
 from daemon.domain.quotes import Deal, Quote, cents_at
 from daemon.matching.decide import decide
 from daemon.matching.deposit_entries import booking_of, reversal_step, settlement_step
+from daemon.posting.board import Board
+from daemon.posting.poster import Poster
 from daemon.posting.seal import seal
-from tests.samples import MORNING_MS, NODE, block_at, hash_of, settled, txid_of
+from tests.property import auditor
+from tests.samples import MORNING_MS, NODE, block_at, hash_of, invoice, settled, txid_of
+from tests.silent import SilentMetrics
 
 DEALER = DealerWallets(btc=WalletId("dealer-btc"), usd=WalletId("dealer-usd"))
 WALLET, SATS_WALLET, OWNER = WalletId("wallet-usd"), WalletId("wallet-btc"), WalletId("owner")
@@ -166,3 +176,86 @@ def test_a_deposit_and_its_reversal_are_exact_opposites(amount_sat: int, terms: 
     assert booking.fee_cents is not None
     assert sums.get((wallet_account(WALLET), "USD"), 0) == booking.cents
     assert booking.cents + booking.fee_cents == deal.amount_cents
+
+
+KINDS = ("with a quote", "another program's", "another program's, late", "held", "held, under a cent", "not priced")
+CENTS = 7
+
+
+@settings(deadline=None)
+@given(
+    st.sampled_from(KINDS),
+    st.integers(1_000, 5_000),
+    st.lists(st.integers(1, 3_000), max_size=4),
+    st.lists(st.integers(0, 4), max_size=6),
+)
+def test_money_that_comes_again_ends_in_the_same_books_however_it_is_seen(
+    kind: str, first_msat: int, more_msat: list[int], seen: list[int]
+) -> None:
+    """Some of the sums on the way, in any order, once or twice, or the last one only: the wallet has its cents once,
+    and whoever had the first sats has all of them."""
+    sums = [first_msat + sum(more_msat[:n]) for n in range(len(more_msat) + 1)]
+    store = MemoryStore()
+    sats = store.wallets.create(account_id=None, currency=Currency.BTC, external_id="sats")
+    wallet = store.wallets.create(account_id=sats.account_id, currency=Currency.USD, external_id="dollars")
+    poster = _poster(store)
+    if "late" not in kind:
+        _expect(store, wallet, kind, quoted_sat=first_msat // 1000)
+    _see(store, poster, [sums[number % len(sums)] for number in seen])
+    if "late" in kind:
+        _expect(store, wallet, kind, quoted_sat=0)
+    _see(store, poster, [sums[-1]])
+
+    total_sat, rest_msat = divmod(sums[-1], 1000)
+    dealer = wallet_account(store.figures.system_wallets()[SystemWallet.DEALER_BTC])
+    owner = {"not priced": SUSPENSE, "held, under a cent": wallet_account(sats.wallet_id)}.get(kind, dealer)
+    in_sats = {one: store.ledger.balance((one, "BTC"))[0] for one in (owner, dealer, wallet_account(wallet.wallet_id))}
+    assert {one: amount for one, amount in in_sats.items() if amount} == {owner: total_sat}
+    cents_got = store.ledger.balance((wallet_account(wallet.wallet_id), "USD"))[0]
+    assert cents_got == (CENTS if owner == dealer else 0)
+    assert auditor.all_cursors(store, (NODE,))[NODE].remainder_msat == rest_msat
+
+
+def _poster(store: MemoryStore) -> Poster:
+    fence = store.leases.acquire(holder="test", ttl_s=5)
+    assert fence is not None
+    poster = Poster(
+        books=store.books,
+        prices=NoPrice(),
+        board=Board(),
+        metrics=SilentMetrics(),
+        fence=fence,
+        now_ms=lambda: MORNING_MS,
+        rng=random.Random(0),
+    )
+    opened = NodeOpened(
+        pubkey=NODE, name="lnd1", funds_msat=0, through_index=0, checkpoint_hash=None, opened_at_ms=MORNING_MS
+    )
+    poster.commit([opened])
+    return poster
+
+
+def _expect(store: MemoryStore, wallet: Wallet, kind: str, *, quoted_sat: int) -> None:
+    """The document, and the quote if there is one."""
+    document = invoice("a", wallet.wallet_id, account_id=wallet.account_id, currency=Currency.USD)
+    in_document = CENTS if kind == "with a quote" or "another" in kind else None
+    store.invoices.insert(replace(document, cents=in_document))
+    if kind == "with a quote" or "held" in kind:
+        quote = Quote(
+            payment_hash=hash_of("a"),
+            wallet_id=wallet.wallet_id,
+            cents=0 if "under" in kind else CENTS,
+            sat=quoted_sat,
+            price="1.00",
+            source="fixed",
+            created_at_ms=MORNING_MS,
+            expires_at_ms=MORNING_MS + 1,
+        )
+        store.quotes.keep(quote)
+
+
+def _see(store: MemoryStore, poster: Poster, sums_msat: Sequence[int]) -> None:
+    for msat in sums_msat:
+        poster.commit([settled("a", 1, msat)])
+        auditor.check_books(store, (NODE,))
+        auditor.check_sums(store, (NODE,))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -50,6 +52,7 @@ def _facts(draw: st.DrawFn) -> HoldFacts:
         not_priced=draw(st.sampled_from([None, "price_stale"])),
         height=draw(st.one_of(st.none(), st.integers(0, 320))),
         version=draw(st.sampled_from(["0.18.5-beta", "0.20.0-beta", "0.21.3-beta", "what"])),
+        price_is_over=draw(st.booleans()),
     )
 
 
@@ -88,6 +91,7 @@ def test_what_waits_is_decided_before_lnd_decides(facts: HoldFacts, rules: HoldR
         not_priced=facts.not_priced,
         height=decision.deadline_height,
         version=facts.version,
+        price_is_over=facts.price_is_over,
     )
     assert isinstance(decide_hold(later, rules), Cancel)
 
@@ -104,5 +108,18 @@ def test_time_only_moves_towards_an_end(facts: HoldFacts, rules: HoldRules, bloc
         not_priced=facts.not_priced,
         height=facts.height + blocks,
         version=facts.version,
+        price_is_over=facts.price_is_over,
     )
     assert isinstance(decide_hold(later, rules), Cancel)
+
+
+@given(_facts(), _RULES)
+def test_a_price_that_is_over_gives_back_only_what_waits_for_a_person(facts: HoldFacts, rules: HoldRules) -> None:
+    """Whatever else the facts are, nobody's automatic release depends on it."""
+    over, holds = (decide_hold(replace(facts, price_is_over=is_over), rules) for is_over in (True, False))
+    if over == holds:
+        return
+    assert over == Cancel("quote_expired")
+    assert facts.expectation is not None
+    assert (facts.expectation.release or rules.release) is Release.MANUAL
+    assert holds == Cancel("not_released") or (isinstance(holds, Wait) and holds.reason == "not_released")

@@ -17,12 +17,12 @@ from adapters.prices.nothing import NoPrice
 from daemon.domain.accounts import GAP, LIGHTNING, ROUNDING, SUSPENSE, wallet_account
 from daemon.domain.identifiers import WalletId
 from daemon.domain.money import Currency
-from daemon.domain.node_events import HtlcLost, HtlcRef, InvoiceSettled, NodeEvent, NodeOpened
+from daemon.domain.node_events import HtlcLost, HtlcRef, InvoiceSettled, NodeEvent
 from daemon.posting.board import Board
 from daemon.posting.poster import Poster
 from tests.property import auditor
 from tests.property.world import in_batches
-from tests.samples import MORNING_MS, NODE, hash_of, invoice, settled
+from tests.samples import MORNING_MS, NODE, hash_of, invoice, node_opened, settled
 from tests.silent import SilentMetrics
 
 NODES = (NODE,)
@@ -120,10 +120,7 @@ def _bank(world: tuple[Paid, ...]) -> tuple[MemoryStore, Poster, WalletId]:
     for paid in world:
         if paid.awaited and not paid.late:
             store.another.insert_invoice(invoice(paid.name, wallet))
-    opened = NodeOpened(
-        pubkey=NODE, name="lnd1", funds_msat=0, through_index=0, checkpoint_hash=None, opened_at_ms=MORNING_MS
-    )
-    poster.commit([opened])
+    poster.commit([node_opened()])
     return store, poster, wallet
 
 

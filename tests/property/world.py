@@ -38,7 +38,7 @@ class Kind(Enum):
 
 SUSPENDED = {Kind.UNKNOWN, Kind.SPONTANEOUS_ASTRAY, Kind.NO_WALLET, Kind.DOLLARS, Kind.OTHER_NODE}
 CREDITED = {Kind.AWAITED, Kind.AWAITED_LATE, Kind.AMP, Kind.AMP_LATE}
-EARLY = {Kind.AWAITED, Kind.AMP}
+EARLY = {Kind.AWAITED, Kind.AMP, Kind.DOLLARS}
 LATE = {Kind.AWAITED_LATE, Kind.AMP_LATE}
 AMP = {Kind.AMP, Kind.AMP_LATE, Kind.AMP_MARKED_PAID}
 SPONTANEOUS = {Kind.SPONTANEOUS, Kind.SPONTANEOUS_ASTRAY}
@@ -60,6 +60,12 @@ class Payment:
     def is_credited(self) -> bool:
         """A payer's own word counts from the opening on; what somebody waits for counts whenever it came."""
         return self.kind in CREDITED or (self.kind is Kind.SPONTANEOUS and not self.before_opening)
+
+    @property
+    def is_suspended(self) -> bool:
+        """A customer waits for dollars that nobody can price any more: a person sees them whenever they came. What
+        nobody can be credited with otherwise, and came before the opening, belongs to that."""
+        return self.kind in SUSPENDED and (not self.before_opening or self.kind is Kind.DOLLARS)
 
     @property
     def sats(self) -> int:
@@ -100,15 +106,15 @@ def expected_books(world: World) -> Books:
         for payment in payments:
             if payment.is_credited:
                 wallets[payment.wallet] += payment.sats
-            elif payment.kind in SUSPENDED and not payment.before_opening:
+            elif payment.is_suspended:
                 suspense += payment.sats
         old = [p for p in payments if p.before_opening]
         # Awaited money that came before the opening is credited from it, or before it: the sats are the same.
         funds_msat = world.own_funds_msat[pubkey] + sum(p.event.received_msat for p in old)
-        credited = [p for p in old if p.is_credited]
-        early_rests = sum(p.event.received_msat % 1000 for p in credited if p.kind in EARLY)
-        opening += funds_msat // 1000 - sum(p.sats for p in credited) - early_rests // 1000
-        new = [p for p in payments if not p.before_opening and (p.is_credited or p.kind in SUSPENDED)]
+        booked = [p for p in old if p.is_credited or p.is_suspended]
+        early_rests = sum(p.event.received_msat % 1000 for p in booked if p.kind in EARLY)
+        opening += funds_msat // 1000 - sum(p.sats for p in booked) - early_rests // 1000
+        new = [p for p in payments if not p.before_opening and (p.is_credited or p.is_suspended)]
         rests_msat = funds_msat % 1000 + sum(p.event.received_msat % 1000 for p in new)
         rounding += early_rests // 1000 + rests_msat // 1000
         remainders[pubkey] = rests_msat % 1000

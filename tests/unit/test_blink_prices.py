@@ -3,77 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any
 
-import grpc
 import pytest
 
-from adapters.prices._pb import dealer_pb2, dealer_pb2_grpc, price_pb2, price_pb2_grpc
+from adapters.prices._pb import dealer_pb2, price_pb2
 from adapters.prices.blink import BlinkPrice
 from adapters.prices.refreshed import PriceUnreadable
 from daemon.domain.money import Price
 from daemon.domain.quotes import Deal, Unpriced, UnpricedReason
+from tests.blinks_prices import Servers, serving
 
 SIXTY_THOUSAND = Price.from_usd_per_btc(Decimal(60_000))
-
-
-@dataclass
-class Servers:
-    """What the two servers answer with, and what they were asked."""
-
-    price: float = 60_000.0
-    ratio: float = 0.0601
-    sats: int = 1_670
-    cents: int = 59
-    failure: str = ""
-    asked: list[Any] = field(default_factory=list)
-
-    def answer(self, request: Any, context: grpc.ServicerContext, response: Any) -> Any:
-        self.asked.append(request)
-        if self.failure:
-            context.abort(grpc.StatusCode.UNKNOWN, self.failure)
-        return response
-
-
-class Feed(price_pb2_grpc.PriceFeedServicer):
-    def __init__(self, servers: Servers) -> None:
-        self.servers = servers
-
-    def GetPrice(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802 (Blink's name)
-        return self.servers.answer(request, context, price_pb2.PriceResponse(price=self.servers.price))
-
-
-class Dealer(dealer_pb2_grpc.PriceServiceServicer):
-    def __init__(self, servers: Servers) -> None:
-        self.servers = servers
-
-    def GetCentsFromSatsForImmediateBuy(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802 (as above)
-        response = dealer_pb2.GetCentsFromSatsForImmediateBuyResponse(amount_in_cents=self.servers.cents)
-        return self.servers.answer(request, context, response)
-
-    def GetSatsFromCentsForFutureBuy(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802 (as above)
-        response = dealer_pb2.GetSatsFromCentsForFutureBuyResponse(amount_in_satoshis=self.servers.sats)
-        return self.servers.answer(request, context, response)
-
-    def GetCentsPerSatsExchangeMidRate(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802 (as above)
-        response = dealer_pb2.GetCentsPerSatsExchangeMidRateResponse(ratio_in_cents_per_satoshis=self.servers.ratio)
-        return self.servers.answer(request, context, response)
 
 
 @pytest.fixture
 def servers() -> Iterator[tuple[Servers, str]]:
     """Both services at one address."""
     state = Servers()
-    server = grpc.server(ThreadPoolExecutor(4), options=[("grpc.so_reuseport", 0)])
-    price_pb2_grpc.add_PriceFeedServicer_to_server(Feed(state), server)
-    dealer_pb2_grpc.add_PriceServiceServicer_to_server(Dealer(state), server)
-    port = server.add_insecure_port("127.0.0.1:0")
-    server.start()
-    yield state, f"127.0.0.1:{port}"
-    server.stop(grace=None).wait()
+    with serving(state) as address:
+        yield state, address
 
 
 @pytest.fixture
@@ -135,13 +85,32 @@ def test_the_dealer_is_asked_for_each_amount(servers: tuple[Servers, str], sourc
     assert (first.amount_in_cents, first.time_in_seconds, second.amount_in_satoshis) == (100, 240, 1_000)
 
 
+def test_sats_that_come_later_have_a_price_of_their_own(
+    servers: tuple[Servers, str], source: Callable[..., BlinkPrice]
+) -> None:
+    """The dealer hears how long the payer has; his answer stands, also that it is less than a cent."""
+    state, address = servers
+    prices = source(None, address)
+    assert prices.cents_for(amount_sat=1_000, expiry_s=240) == Deal(
+        amount_sat=1_000, amount_cents=58, price="58000.00", source="blink"
+    )
+    (asked,) = state.asked
+    assert (asked.amount_in_satoshis, asked.time_in_seconds) == (1_000, 240)
+    state.later_cents = 0
+    nothing = prices.cents_for(amount_sat=16, expiry_s=240)
+    assert isinstance(nothing, Deal)
+    assert nothing.amount_cents == 0
+    state.failure = "StalePrice"
+    assert prices.cents_for(amount_sat=1_000, expiry_s=240) == Unpriced(UnpricedReason.STALE)
+
+
 @pytest.mark.parametrize(
     ("failure", "reason"),
     [
         ("StalePrice: last update was at 1667", UnpricedReason.STALE),
         ("No price data available", UnpricedReason.MISSING),
         ("No connection established", UnpricedReason.MISSING),
-        ("anything else", UnpricedReason.DEALER_AWAY),
+        ("anything else", UnpricedReason.REFUSED),
     ],
 )
 def test_a_dealer_that_has_no_price_says_why(
@@ -195,14 +164,24 @@ def test_what_is_no_price_is_refused(
     assert prices.cents_for(amount_sat=1_000) == Unpriced(UnpricedReason.STALE)
 
 
-@pytest.mark.parametrize(("sats", "cents"), [(0, 1), (2_100_000_000_000_001, 1)])
+@pytest.mark.parametrize("sats", [0, 10_100_000_000, 2_100_000_000_000_001])
 def test_an_answer_that_cannot_be_is_no_price(
+    servers: tuple[Servers, str], source: Callable[..., BlinkPrice], sats: int
+) -> None:
+    """A dollar for no sats, for more than there are, or at less than a cent for a bitcoin."""
+    state, address = servers
+    state.sats = sats
+    assert isinstance(source(None, address).sats_for(amount_cents=100, expiry_s=300), Unpriced)
+
+
+@pytest.mark.parametrize(("sats", "cents"), [(1, 1_001), (1_000, 2_100_000_000_000_000), (100_000_000, 0)])
+def test_cents_beyond_the_bounds_of_a_price_are_none(
     servers: tuple[Servers, str], source: Callable[..., BlinkPrice], sats: int, cents: int
 ) -> None:
-    """A dollar for no sats, or for more than there are."""
+    """More than a billion dollars for a bitcoin, or not even a cent: the same bounds that every other price has."""
     state, address = servers
-    state.sats, state.cents = sats, cents
-    assert source(None, address).sats_for(amount_cents=100, expiry_s=300) == Unpriced(UnpricedReason.MISSING)
+    state.cents = cents
+    assert isinstance(source(None, address).cents_for(amount_sat=sats), Unpriced)
 
 
 def test_blinks_precision_is_kept(servers: tuple[Servers, str], source: Callable[..., BlinkPrice]) -> None:

@@ -37,8 +37,9 @@ class Dealer(Protocol):
         """What a payer has to send within `expiry_s` so that a dollar wallet gets these cents."""
         ...
 
-    def cents_for(self, *, amount_sat: int) -> Deal | Unpriced:
-        """What a dollar wallet gets for sats that are here; 0 cents where they are worth less than one."""
+    def cents_for(self, *, amount_sat: int, expiry_s: int = 0) -> Deal | Unpriced:
+        """What a dollar wallet gets for sats that are here, or that a payer has to send within `expiry_s`; 0 cents
+        where they are worth less than one."""
         ...
 
 

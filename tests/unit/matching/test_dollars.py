@@ -242,6 +242,21 @@ def test_a_document_that_comes_late_takes_its_money_out_of_suspense() -> None:
     assert plan.suspense_assigned[KEY].assigned_to == WALLET
 
 
+def test_less_than_a_cent_that_waited_is_the_btc_wallets_in_entry_trail_and_event() -> None:
+    """All of them name who got it, and so does what comes again to it."""
+    few = replace(waiting("no_expectation"), amount_sat=16, received_msat=16_000)
+    known = facts(expected(cents=None), quoted(0, 16), suspense=few)
+    plan = decide([settled("a", 1, 16_000)], replace(known, received={KEY: 16_000}), price=None)
+    assert legs(plan) == [(SUSPENSE, "BTC", -16), ("Liabilities:wallet-btc", "BTC", 16)]
+    assigned = plan.suspense_assigned[KEY]
+    assert (assigned.assigned_to, [one.wallet_id for one in assigned.trail]) == (SATS_WALLET, [SATS_WALLET])
+    assert plan.steps[0].events[0].payload["wallet_id"] == SATS_WALLET
+    for owner in (SATS_WALLET, WALLET):  # the second as releases wrote it that named the document's wallet
+        later = facts(expected(cents=None, paid=True), quoted(0, 16), suspense=replace(assigned, assigned_to=owner))
+        again = decide([settled("a", 1, 20_000)], replace(later, received={KEY: 16_000}), price=None)
+        assert legs(again) == [(LIGHTNING, "BTC", -4), ("Liabilities:wallet-btc", "BTC", 4)]
+
+
 @pytest.mark.parametrize("reason", ["not_priced", "underpaid", "under_one_cent"])
 def test_what_waits_for_an_operator_is_not_assigned_by_a_later_quote(reason: str) -> None:
     """A price of another moment would be another one than payer and bank saw."""
@@ -255,6 +270,23 @@ def test_what_belongs_to_the_opening_moves_from_there() -> None:
     plan = decide([settled("a", 3, 2_500_000)], facts(expected(), quoted(), cursor=cursor), price=None)
     assert legs(plan)[0] == (OPENING, "BTC", -2_500)
     assert legs(plan)[3] == ("Liabilities:wallet-usd", "USD", 150)
+
+
+@pytest.mark.parametrize(
+    "known",
+    [
+        facts(expected(cents=None), cursor=replace(OPEN, opening_index=5, settle_index=5)),
+        facts(expected(), quoted(sat=2_501), cursor=replace(OPEN, opening_index=5, settle_index=5)),
+        facts(expected(cents=None), cursor=LndCursor(pubkey=NODE, name="lnd1")),
+    ],
+    ids=["not priced", "underpaid", "before the opening is booked"],
+)
+def test_old_money_that_a_document_waits_for_and_nobody_can_price_is_shown(known: Facts) -> None:
+    """The opening takes what nobody waits for; a customer's payment is for an operator to see."""
+    plan = decide([settled("a", 3, 2_500_000)], known, price=SIXTY_THOUSAND)
+    source = OPENING if known.cursors[NODE].opened else LIGHTNING
+    assert legs(plan) == [(source, "BTC", -2_500), (SUSPENSE, "BTC", 2_500)]
+    assert list(plan.suspense_new) == [KEY]
 
 
 def test_a_repeated_settlement_is_credited_once() -> None:
@@ -276,3 +308,11 @@ def test_money_that_comes_again_is_the_dealers() -> None:
         for account, currency, amount in legs(one):
             sums[account, currency] = sums.get((account, currency), 0) + sign * amount
     assert set(sums.values()) == {0}  # seen in two steps or in one
+
+
+def test_money_that_comes_again_to_an_invoice_without_a_price_waits_too() -> None:
+    """No cents were ever promised for it: the dealer would have it for nothing."""
+    assigned = replace(waiting("not_priced"), assigned_to=WALLET)
+    known = replace(facts(expected(cents=None, paid=True), suspense=assigned), received={KEY: 2_500_000})
+    plan = decide([settled("a", 1, 4_000_000)], known, price=SIXTY_THOUSAND)
+    assert legs(plan) == [(LIGHTNING, "BTC", -1_500), (SUSPENSE, "BTC", 1_500)]

@@ -17,6 +17,7 @@ from adapters.lnd._pb import lightning_pb2 as pb
 from adapters.lnd.connection import Connection, UnaryCall
 from adapters.lnd.errors import status_of
 from adapters.lnd.invoices import hold_state, is_hold
+from daemon.domain.errors import Unavailable
 from daemon.domain.identifiers import PaymentHash
 from daemon.domain.ports import HoldPage, NewHoldInvoice, NodeAnswer
 
@@ -73,6 +74,19 @@ def pending_holds(connection: Connection, *, after_add_index: int, limit: int, t
         holds=tuple(hold_state(invoice) for invoice in answer.invoices if is_hold(invoice)),
         next_offset=answer.last_index_offset,
     )
+
+
+def probe_watch(connection: Connection, *, timeout_s: float) -> None:
+    """Whether the stream of a hold invoice may be asked for. LND answers at once, and always with an error, for the
+    hash that it is asked about is none. Raises NodeRefused if it may, Unavailable if not, or if the node is away."""
+    wire = connection.wire()
+    request = invoices_pb.SubscribeSingleInvoiceRequest(r_hash=b"\x00")
+    try:
+        for _ in wire.invoices.SubscribeSingleInvoice(request, timeout=timeout_s, metadata=wire.metadata):
+            pass
+    except grpc.RpcError as error:
+        raise connection.failure(error, call="SubscribeSingleInvoice", may_refuse=True) from error
+    raise Unavailable(f"{connection.name} ended a hold invoice's stream: it is shutting down")
 
 
 def _change(

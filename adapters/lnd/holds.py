@@ -19,7 +19,6 @@ import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
-from functools import partial
 from typing import Final
 
 import grpc
@@ -37,7 +36,7 @@ from daemon.domain.ports import HoldState
 
 MAX_WATCHED: Final = 20_000
 """Streams of one node: 715 MiB here, and LND compares each event with all of them (node-interfaces.md A.0, A.2).
-Who comes beyond is told so and has to look up."""
+Beyond it whoever watches is told so, and has to look up what is held."""
 
 OPEN_AT_ONCE: Final = 100
 OPEN_PAUSE_S: Final = 0.01
@@ -49,6 +48,10 @@ _GATHER_S: Final = 0.005
 
 _START_S: Final = 10.0
 """An event loop starts in milliseconds."""
+
+_STOP_S: Final = 5.0
+"""Streams end in milliseconds, thousands of them in a second. Those of a loop that hangs are left to the end of the
+process, which must not wait for them."""
 
 _METHOD: Final = "/invoicesrpc.Invoices/SubscribeSingleInvoice"
 
@@ -211,7 +214,8 @@ class _Streams:
             self._inbox.break_off(f"{self._connection.name} ended a hold invoice's stream: it is shutting down")
             self._stop()
             return
-        self._tasks.pop(payment_hash, None)
+        if self._tasks.get(payment_hash) is asyncio.current_task():  # and not a newer one's
+            del self._tasks[payment_hash]
 
 
 class LndHoldWatch:
@@ -223,10 +227,10 @@ class LndHoldWatch:
         self._watched: set[PaymentHash] = set()
         self._next_take_at = trio.current_time()
 
-    def watch(self, payment_hash: PaymentHash) -> bool:
+    def watch(self, payment_hash: PaymentHash, *, held: bool = False) -> bool:
         if payment_hash in self._watched:
             return True
-        if len(self._watched) >= MAX_WATCHED:
+        if len(self._watched) >= MAX_WATCHED and not held:
             return False
         self._watched.add(payment_hash)
         self._streams.open(payment_hash)
@@ -257,11 +261,18 @@ async def hold_watch(connection: Connection) -> AsyncIterator[LndHoldWatch]:
     """See `LightningNode.hold_watch`. Leaving it ends all streams."""
     inbox = _Inbox()
     streams = _Streams(connection, inbox)
+    running = trio.CancelScope(shield=True)
+
+    async def run() -> None:
+        with running:
+            await trio.to_thread.run_sync(streams.run, limiter=trio.CapacityLimiter(1), abandon_on_cancel=True)
+
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(partial(trio.to_thread.run_sync, streams.run, limiter=trio.CapacityLimiter(1)))
+        nursery.start_soon(run)
         try:
             # Abandoned when cancelled: then the streams may never begin, and there is nothing to wait for.
             await trio.to_thread.run_sync(streams.wait_started, limiter=trio.CapacityLimiter(1), abandon_on_cancel=True)
             yield LndHoldWatch(streams, inbox)
         finally:
             streams.stop()
+            running.deadline = trio.current_time() + _STOP_S

@@ -8,6 +8,7 @@ import grpc
 
 from adapters.lnd._pb import lightning_pb2 as pb
 from adapters.lnd.connection import Connection
+from daemon.domain.identifiers import PaymentHash
 from daemon.domain.ports import HtlcResolution, IncomingHtlcs
 
 _NOT_KEPT: Final = "cannot lookup with flag"
@@ -20,6 +21,11 @@ def incoming_htlcs(connection: Connection, *, timeout_s: float) -> IncomingHtlcs
     answer = connection.call(
         "ListChannels", lambda stub: stub.ListChannels, pb.ListChannelsRequest(), timeout_s=timeout_s
     )
+    return listed_htlcs(answer)
+
+
+def listed_htlcs(answer: pb.ListChannelsResponse) -> IncomingHtlcs:
+    """What ListChannels says; one that was forwarded names the channel that it went out by."""
     return IncomingHtlcs(
         open_channels=frozenset(channel.chan_id for channel in answer.channels),
         pending=frozenset(
@@ -27,6 +33,12 @@ def incoming_htlcs(connection: Connection, *, timeout_s: float) -> IncomingHtlcs
             for channel in answer.channels
             for htlc in channel.pending_htlcs
             if htlc.incoming
+        ),
+        final_hashes=frozenset(
+            PaymentHash(htlc.hash_lock.hex())
+            for channel in answer.channels
+            for htlc in channel.pending_htlcs
+            if htlc.incoming and not htlc.forwarding_channel
         ),
     )
 

@@ -109,6 +109,7 @@ def _settled_sets(
 ) -> Iterator[InvoiceSettled]:
     for set_id, state in sorted(invoice.amp_invoice_state.items()):
         if state.state == pb.SETTLED:
+            htlcs = [htlc for htlc in invoice.htlcs if _is_of_set(htlc, set_id)]
             yield InvoiceSettled(
                 pubkey=pubkey,
                 # A spontaneous AMP payment has no r_hash: nothing but the set id names it.
@@ -118,9 +119,9 @@ def _settled_sets(
                 received_msat=state.amt_paid_msat,
                 settled_at_ms=state.settle_time * 1000,
                 memo=invoice.memo,
-                htlcs=tuple([_ref(htlc) for htlc in invoice.htlcs if _is_of_set(htlc, set_id)]),
+                htlcs=tuple([_ref(htlc) for htlc in htlcs]),
                 seen_at_ns=seen_at_ns,
-                wallet_named=None if invoice.r_hash else wallet_named(invoice.htlcs, wallet_record),
+                wallet_named=None if invoice.r_hash else wallet_named(htlcs, wallet_record),
                 live=live,
             )
 

@@ -157,6 +157,10 @@ class LndNode:
             timeout_s=self._deadlines.page_s,
         )
 
+    def probe_hold_watch(self) -> None:
+        """Whether `hold_watch` may be asked for: NodeRefused if so, else Unavailable. Not of the port: for `check`."""
+        hold_calls.probe_watch(self._connection, timeout_s=self._deadlines.call_s)
+
     def hold_watch(self) -> AbstractAsyncContextManager[HoldWatch]:
         return hold_watch(self._connection)
 

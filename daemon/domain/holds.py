@@ -2,13 +2,28 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
-MAX_CANCEL_REASON: Final = 64
-"""Characters of a reason in snake case."""
+from daemon.domain.identifiers import PaymentHash
+
+ALREADY_PAID: Final = "already_paid"
+"""Its invoice counts as paid: the payment goes back, and nobody is told that the invoice was canceled."""
+
+CANCEL_REASONS: Final = frozenset(
+    {
+        *("by_call", "on_node", "not_released", "quote_expired", "no_preimage", "under_one_sat", "under_one_cent"),
+        *("too_late", "closed", ALREADY_PAID),
+        *("no_wallet", "no_dealer", "currency_differs", "account_locked", "account_closed"),
+        *("not_priced", "underpaid", "price_missing", "price_stale", "dealer_away", "dealer_refused"),
+    }
+)
+"""Why invoices are canceled, and held payments go back. The README lists them."""
+
+PREIMAGE_BYTES: Final = 32
 
 
 class Release(StrEnum):
@@ -39,6 +54,11 @@ class HoldDeltas:
 
     auto_cancel: int
     broadcast: int
+
+
+def is_preimage(value: bytes, payment_hash: PaymentHash) -> bool:
+    """Whether this opens the HTLCs of this hash: 32 bytes and no others, whatever their SHA-256 (BOLT 2, BOLT 3)."""
+    return len(value) == PREIMAGE_BYTES and hashlib.sha256(value).hexdigest() == payment_hash
 
 
 _DELTAS: Final = (

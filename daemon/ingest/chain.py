@@ -29,7 +29,7 @@ from daemon.domain.chain_events import ChainMoved, ConnectedBlock, DepositDue
 from daemon.domain.errors import Misconfigured, NodeRefused, Unavailable
 from daemon.domain.identifiers import Outpoint
 from daemon.domain.ports import ChainHint, ChainInfo, ChainNode, Dealer, Deposits, HintsLost, Metrics, Scripts
-from daemon.domain.quotes import Deal, Unpriced
+from daemon.domain.quotes import Deal, Unpriced, UnpricedReason
 from daemon.domain.status import ChainStatus
 from daemon.ingest.back_scan import BackScan
 from daemon.ingest.chain_calls import ChainCalls
@@ -304,7 +304,7 @@ class _Rounds:
             )
 
     async def _deals(self, page: Sequence[Deposit]) -> dict[Outpoint, Deal | Unpriced]:
-        """What the dealer gives now for deposits of dollar wallets. Where he gives no price once, the rest of the page
+        """What the dealer gives now for deposits of dollar wallets. Where he has no price at all, the rest of the page
         is not asked for: each of them waits for the next round, and not for a dealer who is away."""
         own = self.follower
         in_dollars = await own._calls.run(own.deposits.in_dollars, {deposit.wallet_id for deposit in page})
@@ -312,7 +312,7 @@ class _Rounds:
         last: Deal | Unpriced | None = None
         for deposit in page if in_dollars else ():
             if deposit.wallet_id in in_dollars:
-                if not isinstance(last, Unpriced):
+                if not isinstance(last, Unpriced) or last.reason is UnpricedReason.REFUSED:
                     last = await own._calls.run(own.dealer.cents_for, amount_sat=deposit.amount_sat)
                 deals[deposit.outpoint] = last
         return deals

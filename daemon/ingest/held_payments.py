@@ -1,6 +1,7 @@
 """What one node holds now: decided as soon as it comes and again until it is over, and the node asked accordingly.
 
-Payments that need a price are decided apart: a dealer's server that does not answer must not hold up the others.
+Payments that need a price are decided apart: a dealer's server that does not answer must not hold up the others. One
+that waits for a person needs it when he has released it.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from datetime import datetime
 from functools import partial
 from typing import Final
 
@@ -21,9 +23,9 @@ from daemon.domain.identifiers import NodePubkey, PaymentHash
 from daemon.domain.money import MSAT_PER_SAT
 from daemon.domain.node_events import InvoiceSettled
 from daemon.domain.ports import Books, HoldMetrics, HoldState, LightningNode, NodeAnswer
-from daemon.domain.quotes import Quote, Unpriced, UnpricedReason
+from daemon.domain.quotes import Quote, Unpriced, UnpricedReason, release_until_ms
 from daemon.matching.decide import why_not_credited
-from daemon.matching.holds import Cancel, HoldFacts, Settle, Wait, deadline_of, decide_hold
+from daemon.matching.holds import Cancel, HoldFacts, Settle, Wait, deadline_of, decide_hold, waits_for_release
 
 CHUNK: Final = 250
 """Decided together, on one read of the database; settlements begin after it."""
@@ -33,6 +35,10 @@ CALLS: Final = 8
 
 PRICINGS: Final = 4
 """Prices asked for at once; each may wait a few seconds for a dealer's server."""
+
+RELEASED_BY_THEN_MS: Final = 10_000
+"""So long after the last moment for a release a payment is given back: a release that was accepted in that moment has
+been written by then, also to a slow database."""
 
 _REFUSED_S: Final = (1.0, 60.0)
 """First and longest pause before the node is asked again for what it has refused."""
@@ -96,6 +102,7 @@ class HeldPayments:
     rules: HoldRules
     ready: Ready
     metrics: HoldMetrics
+    now: Callable[[], datetime]
     _held: dict[PaymentHash, HoldState] = field(default_factory=dict)
     _due: _Due = field(default_factory=_Due)
     _due_priced: _Due = field(default_factory=_Due)
@@ -155,7 +162,7 @@ class HeldPayments:
             async with trio.open_nursery() as calls:
                 for hold in self._still_held(due):
                     expectation = facts.expectations.get(hold.payment_hash)
-                    if expectation is not None and needs_price(expectation, hold.received_msat):
+                    if expectation is not None and self._has_to_be_priced(expectation, hold.received_msat):
                         self._due_priced.add([hold.payment_hash])
                     else:
                         calls.start_soon(self._act, hold, self._decision(hold, facts, None))
@@ -167,11 +174,14 @@ class HeldPayments:
                 for hold in self._still_held(due):
                     calls.start_soon(self._price_and_act, hold)
 
+    def _has_to_be_priced(self, expectation: Expectation, received_msat: int) -> bool:
+        return needs_price(expectation, received_msat) and not waits_for_release(expectation, self.rules)
+
     async def _price_and_act(self, hold: HoldState) -> None:
         facts = await self._read_facts([hold.payment_hash])
         expectation = facts.expectations.get(hold.payment_hash)
         not_priced = None
-        if expectation is not None:
+        if expectation is not None and self._has_to_be_priced(expectation, hold.received_msat):
             ask = partial(self.ready, expectation, hold.received_msat)
             answer = await trio.to_thread.run_sync(ask, limiter=self._pricings, abandon_on_cancel=True)
             if isinstance(answer, Unpriced):
@@ -203,12 +213,24 @@ class HeldPayments:
                 not_priced=not_priced,
                 height=self.height,
                 version=self.version,
+                price_is_over=self._price_is_over(hold, facts),
             ),
             self.rules,
         )
 
+    def _price_is_over(self, hold: HoldState, facts: Facts) -> bool:
+        """Whether a price that its invoice was given by a quote, here, is over for whoever is to release it."""
+        expectation = facts.expectations.get(hold.payment_hash)
+        quote = facts.dollars.quotes.get(hold.payment_hash)
+        if expectation is None or expectation.cents is None or quote is None:
+            return False
+        until_ms = release_until_ms(quote.expires_at_ms, held_at_s=hold.accepted_at_s)
+        return self.now().timestamp() * 1000 >= until_ms + RELEASED_BY_THEN_MS
+
     async def _act(self, hold: HoldState, decision: Settle | Cancel | Wait) -> None:
         payment_hash = hold.payment_hash
+        if self._held.get(payment_hash) is not hold:
+            return  # over while its price was asked for, or decided anew
         try:
             match decision:
                 case Settle():
@@ -228,20 +250,20 @@ class HeldPayments:
             self._note_refused(payment_hash, refusal)
 
     async def _settle(self, hold: HoldState, preimage: bytes) -> None:
+        waited = hold.payment_hash in self._waiting  # for a person, a wallet, a price: that is no delay of ours
         answer = await self._ask(partial(self.node.settle_invoice, preimage))
         self._log("hold.settled", hold, answer)
         if answer is NodeAnswer.DONE:
-            delay_s = (time.monotonic_ns() - hold.seen_at_ns) / 1e9 if hold.seen_at_ns else None
-            self.metrics.hold_settled(node=self.node.name, delay_s=delay_s)
+            if not waited:
+                delay_s = (time.monotonic_ns() - hold.seen_at_ns) / 1e9 if hold.seen_at_ns else None
+                self.metrics.hold_settled(node=self.node.name, delay_s=delay_s)
             self.forget(hold.payment_hash)
 
     async def _cancel(self, hold: HoldState, reason: str) -> None:
         self._reasons[hold.payment_hash] = reason  # before the stream tells that it is done
         answer = await self._ask(partial(self.node.cancel_invoice, hold.payment_hash))
-        self._log("hold.canceled", hold, answer, reason=reason)
-        if answer is NodeAnswer.DONE:
-            self.metrics.hold_canceled(node=self.node.name, reason=reason)
-        else:
+        if answer is not NodeAnswer.DONE:  # else counted and logged by posting, which the stream tells of it
+            self._log("hold.not_canceled", hold, answer, reason=reason)
             self.forget(hold.payment_hash)
 
     async def _ask(self, call: Callable[[], NodeAnswer]) -> NodeAnswer:

@@ -2,7 +2,8 @@
 
 Which invoices: those that have a document in `invoiceusers` for this node and whose preimage the node does not know,
 whoever made them. At a start they are found by one listing of what is open or held; later ones are told by the API,
-or found among the new documents, and each is watched before it can be paid. ACCEPTED is a question: the decision is
+or found among the new documents, and each is watched before it can be paid. Where there is no place for more, only
+what is held is watched; what the node says nothing of loses its place. ACCEPTED is a question: the decision is
 `daemon.matching.holds`, taken at once and again every few seconds, for wallets, prices, releases and blocks come.
 
 Nothing here credits. The credit is posting's, from the SETTLED event. What a kill leaves behind:
@@ -54,6 +55,7 @@ from daemon.ingest.lightning import utc_now
 from daemon.ingest.node_calls import NodeCalls
 from daemon.ingest.open_invoices import NEW_FOR
 from daemon.ingest.pace import Pace
+from daemon.ingest.unknown_holds import UnknownHolds
 from daemon.matching.invoice_states import why_over
 from daemon.posting.invoice_hints import HintInbox, InvoiceHints
 
@@ -88,7 +90,7 @@ class HoldKeeper:
 
     def __post_init__(self) -> None:
         self._calls = NodeCalls(self.node)
-        self._database = trio.CapacityLimiter(2)  # the listing's documents, and the look for new ones
+        self._database = trio.CapacityLimiter(2)  # documents: of listings, new ones, unknown ones
 
     async def run(self, healthy: Callable[[], None]) -> None:
         """Keeps them until the node or the database is unavailable; never returns. Raises Unavailable, alone or in a
@@ -112,6 +114,7 @@ class HoldKeeper:
             rules=self.rules,
             ready=self.ready,
             metrics=self.metrics,
+            now=self.now,
         )
         async with self.node.hold_watch() as watch, trio.open_nursery() as nursery:
             kept = _Kept(
@@ -122,8 +125,9 @@ class HoldKeeper:
                 hints=hints,
                 other_node=nursery.cancel_scope.cancel,
             )
-            nursery.start_soon(held.run)
-            nursery.start_soon(kept.read)
+            # All of it beside the listing: that can take a node with millions of invoices minutes.
+            for task in (held.run, kept.read, kept.take_hints, kept.watch_new, kept.look, kept.end_silent):
+                nursery.start_soon(task)
             began = trio.current_time()
             attached = await kept.attach()
             self.metrics.holds_attached(node=self.node.name, holds=attached, again=self._attached_before)
@@ -131,9 +135,19 @@ class HoldKeeper:
             duration_s = round(trio.current_time() - began, 2)
             log.info("holds.attached", node=self.node.name, holds=attached, duration_s=duration_s)
             healthy()
-            nursery.start_soon(kept.take_hints)
-            nursery.start_soon(kept.watch_new)
-            nursery.start_soon(kept.look)
+            nursery.start_soon(self._unknown(kept).run)
+
+    def _unknown(self, kept: _Kept) -> UnknownHolds:
+        return UnknownHolds(
+            node=self.node.name,
+            pubkey=kept.pubkey,
+            calls=self._calls,
+            books=self.books,
+            database=self._database,
+            status=self.status,
+            watch=partial(kept.watch.watch, held=True),
+            pace=self.pace,
+        )
 
 
 @dataclass(kw_only=True, slots=True)
@@ -147,6 +161,7 @@ class _Kept:
     hints: HintInbox
     other_node: Callable[[], None]
     _told: OrderedDict[PaymentHash, None] = field(default_factory=OrderedDict)
+    _silent: dict[PaymentHash, float] = field(default_factory=dict)
     _handover: Handover = field(init=False)
     _too_many: bool = field(init=False, default=False)
 
@@ -165,7 +180,7 @@ class _Kept:
             for hold in page.holds:
                 expectation = expectations.get(hold.payment_hash)
                 if expectation is not None and self._is_ours(expectation, hold):
-                    attached += self._watch(hold.payment_hash)
+                    attached += self._watch(hold.payment_hash, held=hold.state is InvoiceState.ACCEPTED)
             offset = page.next_offset
             if offset == 0:
                 return attached
@@ -178,15 +193,33 @@ class _Kept:
 
     def _is_ours(self, expectation: Expectation, hold: HoldState) -> bool:
         """What is held for an invoice that is over has to be given back; otherwise such a one is left alone."""
-        is_over = expectation.paid or expectation.completed
-        return expectation.pubkey in (None, self.pubkey) and (not is_over or hold.state is InvoiceState.ACCEPTED)
+        is_held = hold.state is InvoiceState.ACCEPTED
+        return expectation.pubkey in (None, self.pubkey) and (not expectation.is_over or is_held)
 
-    def _watch(self, payment_hash: PaymentHash) -> bool:
-        watched = self.watch.watch(payment_hash)
+    def _watch(self, payment_hash: PaymentHash, *, held: bool = False) -> bool:
+        watched = self.watch.watch(payment_hash, held=held)
         if not watched and not self._too_many:
             self._too_many = True
             log.error("holds.too_many", node=self.keeper.node.name, watched=self.watch.watched)
         return watched
+
+    def _watch_unseen(self, payment_hash: PaymentHash) -> bool:
+        """One that the node may not know (yet, or any more)."""
+        before = self.watch.watched
+        watched = self._watch(payment_hash)
+        if self.watch.watched > before:
+            self._silent[payment_hash] = trio.current_time()
+        return watched
+
+    async def end_silent(self) -> None:
+        """Gives up places of those that the node has said nothing of: LND does not say that it knows none."""
+        pause_s = self.keeper.pace.silent_watch_s
+        while True:
+            await trio.sleep(pause_s)
+            given_up = [one for one, since in self._silent.items() if since + pause_s <= trio.current_time()]
+            for payment_hash in given_up:
+                del self._silent[payment_hash]
+                self.watch.unwatch(payment_hash)
 
     async def watch_new(self) -> None:
         """New documents of other programs: whether an invoice is a hold one, its own stream tells."""
@@ -196,7 +229,7 @@ class _Kept:
             for document in await self._new_documents():
                 payment_hash = document.payment_hash
                 if payment_hash not in seen and not keeper.hints.is_ordinary(payment_hash):
-                    self._watch(payment_hash)
+                    self._watch_unseen(payment_hash)
                     _remember(seen, payment_hash)
             await trio.sleep(keeper.pace.new_documents_s)
 
@@ -212,8 +245,15 @@ class _Kept:
         while True:
             hinted = await self.hints.take()
             for payment_hash in hinted:
-                self._watch(payment_hash)
+                if not self._watch_unseen(payment_hash):
+                    await self._watch_if_held(payment_hash)
             self.held.decide_now(hinted)
+
+    async def _watch_if_held(self, payment_hash: PaymentHash) -> None:
+        """Where there is no place: only what has to be decided."""
+        invoice = await self.keeper._calls.lookup_invoice(payment_hash)
+        if invoice is not None and invoice.hold is not None and invoice.state is InvoiceState.ACCEPTED:
+            self._watch(payment_hash, held=True)
 
     # --- what becomes of them -----------------------------------------------------------------------
 
@@ -223,6 +263,7 @@ class _Kept:
             told: list[InvoiceStateEvent] = []
             held: list[PaymentHash] = []
             for state in batch:
+                self._silent.pop(state.payment_hash, None)
                 match state.state:
                     case InvoiceState.ACCEPTED if state.is_hold:
                         held.append(state.payment_hash)

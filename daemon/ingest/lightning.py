@@ -20,6 +20,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from typing import Final
 
 import structlog
 import trio
@@ -43,6 +44,10 @@ from daemon.supervision import TaskState
 log = structlog.get_logger()
 
 
+IDENTIFIED: Final = "finding its place"
+"""`NodeStatus.state` between a node's word who it is and its stream."""
+
+
 def utc_now() -> datetime:
     """The wall clock."""
     return datetime.now(tz=UTC)
@@ -61,6 +66,8 @@ class LightningFollower:
     metrics: Metrics
     adopted: trio.Event
     """Set when the journals that other programs wrote so far are handed over: the opening counts on them."""
+    others: Sequence[NodeStatus] = ()
+    """Of the other nodes of the configuration: each must be a node of its own."""
     now: Callable[[], datetime] = utc_now
     pace: Pace = field(default_factory=Pace)
     _calls: NodeCalls = field(init=False)
@@ -74,7 +81,7 @@ class LightningFollower:
         """Follows until the node is unavailable; never returns.
 
         Raises Unavailable when the node is away or the stream broke (`daemon.supervision` starts it again),
-        Misconfigured if the node is on another network.
+        Misconfigured if the node is on another network, or is followed under another name.
         """
         try:
             while True:
@@ -127,13 +134,24 @@ class LightningFollower:
                 f"{self.node.name} is on {info.network}, tellerd is configured for {self.network}: "
                 f'set network = "{info.network}" or the address of another node'
             )
+        self._check_one_name(info.pubkey)
         before = self.status.pubkey
         if before is not None and before != info.pubkey:
             self._warn_other_node(before, info.pubkey)
-        self.status.pubkey = info.pubkey
+        self.status.pubkey, self.status.state = info.pubkey, IDENTIFIED
         if not info.stores_final_htlc_resolutions:
             self._warn_outcomes_not_kept()
         return info
+
+    def _check_one_name(self, pubkey: NodePubkey) -> None:
+        """Two streams of one LND hang it on native SQL (node-interfaces.md A.0), and the comparison with the books
+        would count twice what it holds."""
+        for other in self.others:
+            if other.pubkey == pubkey and (other.connected or other.state == IDENTIFIED):
+                raise Misconfigured(
+                    f"{other.name} and {self.node.name} are one node, {pubkey}: "
+                    "take one of the two out of the configuration"
+                )
 
     async def _read_cursor(self, pubkey: NodePubkey) -> LndCursor | None:
         def read() -> tuple[LndCursor | None, LndCursor | None]:

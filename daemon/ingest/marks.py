@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from daemon.domain.identifiers import Txid
+from daemon.domain.identifiers import txid_of
 from daemon.domain.movements import MovementMarks, PaymentState
 from daemon.domain.ports import LightningNode, NodeFunds
 
@@ -30,7 +30,7 @@ def read_marks(node: LightningNode, funds: NodeFunds, *, height: int, now_ns: in
         payments_index=payments[-1].index if payments else 0,
         height=height,
         payments_open=tuple((one.index, one.payment_hash) for one in payments if one.state is PaymentState.IN_FLIGHT),
-        known_txids=frozenset({tx.txid for tx in txs} | {Txid(point.partition(":")[0]) for point in opening}),
+        known_txids=frozenset({tx.txid for tx in txs} | {txid_of(point) for point in opening}),
         closing={one.channel_point: one.to_come_sat for one in funds.closing},
     )
 

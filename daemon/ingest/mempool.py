@@ -17,7 +17,7 @@ import trio
 from daemon.domain.blocks import MalformedBlock, Tx, parse_tx
 from daemon.domain.chain import BlockRef, Deposit
 from daemon.domain.chain_events import GoneTx, OutputsSeen, TxsGone, WatchedOutput
-from daemon.domain.identifiers import Outpoint, Txid
+from daemon.domain.identifiers import Outpoint, Txid, txid_of
 from daemon.domain.ports import ChainHint, ChainNode, Deposits, HintsLost, MempoolSnapshot, RawTx, TxAdded, TxRemoved
 from daemon.ingest.chain_calls import ChainCalls
 from daemon.ingest.chain_handover import ChainHandover
@@ -176,7 +176,7 @@ class MempoolWatch:
         return GoneTx(txid=deposit.txid, reason="double_spent" if deposit.inputs else "coinbase_lost")
 
     def _is_there(self, outpoint: Outpoint) -> bool:
-        return self.node.is_unspent(outpoint) or self.node.is_in_mempool(Txid(outpoint.partition(":")[0]))
+        return self.node.is_unspent(outpoint) or self.node.is_in_mempool(txid_of(outpoint))
 
 
 def _parsed(raws: Sequence[bytes]) -> Iterator[Tx]:

@@ -151,7 +151,6 @@ class OpenInvoiceSweep:
             else:
                 settled.extend(invoice.settlements)
                 if invoice.state is InvoiceState.CANCELED:
-                    self._canceled.add(payment_hash)
                     over.append(self._ended(invoice, pubkey))
                 elif invoice.hold is not None:
                     holds.append(payment_hash)
@@ -166,6 +165,8 @@ class OpenInvoiceSweep:
             self.hints.look(pubkey, payment_hash)
         if over:
             await handover.tell_all(over)
+            for one in over:  # not before: what an outage keeps from being told has to be asked for again
+                self._canceled.add(one.payment_hash)
         if settled:
             log.info("lookup.settled", node=self.node.name, settlements=len(settled))
             await handover.settlements(settled)
@@ -180,7 +181,6 @@ class OpenInvoiceSweep:
         now_s = self.now().timestamp()
         if now_s < terms.expires_at_s + FORGOTTEN_AFTER_S:
             return []
-        self._canceled.add(document.payment_hash)
         ended = InvoiceEnded(
             pubkey=document.pubkey,
             payment_hash=document.payment_hash,

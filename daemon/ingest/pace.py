@@ -43,6 +43,12 @@ class Pace:
     hold_look_s: float = 5.0
     """Between looks at what is held: a look is a GetInfo, and a read of the documents. Blocks take minutes, a price
     that comes back or a release that another process has written, is found so soon."""
+    silent_watch_s: float = 60.0
+    """How long an invoice is watched that the node does not know: the call that makes it has 10 s, and whoever makes
+    it later says so, or the sweep finds it."""
+    unknown_holds_s: float = 60.0
+    """Between looks for held payments that nobody here expects: a look is one list of the node's channels, and a
+    look-up for each such payment; nothing is decided by it."""
     journals_s: float = 1.0
     """Between sweeps for other programs' journals, unless a hint comes before."""
     journals_hinted_s: float = 0.1

@@ -7,26 +7,32 @@
 | below one sat; below one cent, and no wallet for the sats | cancel: it could be credited to nobody |
 | can be credited, the preimage is known, the release is automatic | settle |
 | the same, but nobody has released it, or the preimage is elsewhere, or the wallet or the price is not fine | wait |
-| the same, near the end | cancel: what nobody has said yes to goes back |
+| nobody has released it, nothing else is missing, and the price that its invoice was given is over | cancel |
+| waits, near the end | cancel: what nobody has said yes to goes back |
 | later than LND itself would let it wait for | cancel |
 
 Near the end means: `HoldRules.margin_blocks` before the height at which LND gives it back by itself. So whatever could
 be settled has been settled by then, and everybody hears of the rest while it can still be changed by a call.
+
+What waits for a person is no option on the price (`daemon.domain.quotes.release_until_ms`): a price that was given with
+the invoice holds for minutes, and a payment that is priced while it is held is priced when it is released, no earlier.
 """
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass, field
 from typing import Final
 
 from daemon.domain.books import Expectation
-from daemon.domain.holds import HoldRules, Release, deltas_of
+from daemon.domain.holds import ALREADY_PAID, HoldRules, Release, deltas_of, is_preimage
 from daemon.domain.money import MSAT_PER_SAT
 from daemon.domain.ports import HoldState
 
 _NOT_OURS: Final = frozenset({"no_expectation", "other_node"})
-_NEVER: Final = frozenset({"already_paid", "under_one_cent"})
+_NOT_RELEASED: Final = "not_released"
+_PRICED_LATER: Final = "not_priced"
+"""No price yet; of what waits for a release it says nothing."""
+_NEVER: Final = frozenset({ALREADY_PAID, "under_one_cent"})
 """Reasons of `daemon.matching.decide.why_not_credited` that time does not change."""
 
 
@@ -36,6 +42,7 @@ class HoldFacts:
 
     `not_credited` is why the payment could not be credited if it were settled now
     (`daemon.matching.decide.why_not_credited`), `not_priced` why there is no price for it (`daemon.posting.pricing`).
+    `price_is_over`: nobody may release it any more at the price that its invoice was given.
     `height` is the node's newest block, None while it is not known; `version` is what LND says of itself.
     """
 
@@ -45,6 +52,7 @@ class HoldFacts:
     not_priced: str | None
     height: int | None
     version: str
+    price_is_over: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +96,8 @@ def decide_hold(facts: HoldFacts, rules: HoldRules) -> Settle | Cancel | Wait:
     reason = _missing(facts, expectation, preimage, rules)
     if reason is None and preimage is not None:
         return Settle(preimage)
+    if reason == _NOT_RELEASED and facts.price_is_over:
+        return Cancel("quote_expired")
     deadline_height = expiry_height - deltas.auto_cancel - rules.margin_blocks
     if facts.height is not None and facts.height >= deadline_height:
         return Cancel(reason or "no_preimage")
@@ -105,15 +115,21 @@ def preimage_of(expectation: Expectation) -> bytes | None:
         preimage = bytes.fromhex(expectation.preimage or "")
     except ValueError:
         return None
-    return preimage if hashlib.sha256(preimage).hexdigest() == expectation.payment_hash else None
+    return preimage if is_preimage(preimage, expectation.payment_hash) else None
+
+
+def waits_for_release(expectation: Expectation, rules: HoldRules) -> bool:
+    """Whether a person has to take it, and has not."""
+    return (expectation.release or rules.release) is Release.MANUAL
 
 
 def _missing(facts: HoldFacts, expectation: Expectation, preimage: bytes | None, rules: HoldRules) -> str | None:
     """What is missing for a settlement; None if nothing is. What a caller can do something about comes last."""
     if facts.not_priced is not None:
         return facts.not_priced
-    if facts.not_credited is not None:
+    unreleased = waits_for_release(expectation, rules)
+    if facts.not_credited is not None and not (unreleased and facts.not_credited == _PRICED_LATER):
         return facts.not_credited
-    if (expectation.release or rules.release) is Release.MANUAL:
-        return "not_released"
+    if unreleased:
+        return _NOT_RELEASED
     return "no_preimage" if preimage is None else None

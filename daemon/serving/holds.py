@@ -8,19 +8,29 @@ kill in between leaves that to the sweep over open documents (`daemon.ingest.hol
 
 from __future__ import annotations
 
-import hashlib
+import time
 from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Final
 
-from daemon.domain.errors import BadInput, NotFound, TellerdError, Unavailable
+from daemon.domain.errors import BadInput, BadSecret, NotFound, TellerdError, Unavailable
+from daemon.domain.holds import Release, is_preimage
 from daemon.domain.identifiers import PaymentHash
 from daemon.domain.node_events import InvoiceEnded
 from daemon.domain.ports import InvoiceState, LightningNode, NodeAnswer, NodeInvoice, StoredInvoice
+from daemon.domain.quotes import release_until_ms
 from daemon.serving import fields
 from daemon.serving.api import Api
 from daemon.serving.choice import node_of_pubkey
 
 BY_CALL = "by_call"
 """The reason that a cancellation by CancelInvoice is told with."""
+
+_WAIT_POLL_S: Final = 0.1
+"""How late a change by another process can be noticed."""
+
+_WAIT_PAUSE_S: Final = 0.02
+"""Shortest time between two reads of an invoice that is waited for, however many commits there are."""
 
 
 class WrongState(TellerdError):
@@ -41,6 +51,7 @@ def release(api: Api, payment_hash: str, preimage: bytes) -> PaymentHash:
     _, found = _on_node(api, invoice)
     if found.state is not InvoiceState.SETTLED:
         _check_held(found)
+        _check_price(api, invoice, found)
         api.invoices.release(invoice.payment_hash, None if checked == invoice.preimage else checked)
         api.hints.look(invoice.pubkey, invoice.payment_hash)
     _wait(api, invoice.payment_hash, lambda now: now.paid or now.completed)
@@ -71,7 +82,8 @@ def cancel(api: Api, payment_hash: str, *, also_if_held: bool) -> PaymentHash:
         case NodeAnswer.UNKNOWN:
             raise _unknown(node, invoice)
         case _:
-            _tell_canceled(api, invoice, found)
+            # Looked at once more: a payment may have come in between. Some nodes delete what they have canceled.
+            _tell_canceled(api, invoice, node.lookup_invoice(invoice.payment_hash) or found)
     return invoice.payment_hash
 
 
@@ -109,11 +121,13 @@ def _checked_preimage(invoice: StoredInvoice, given: bytes) -> str:
     """The preimage that opens the invoice, in hex. Raises BadInput, which does not repeat it."""
     preimage = given.hex() or invoice.preimage
     try:
-        fits = hashlib.sha256(bytes.fromhex(preimage)).hexdigest() == invoice.payment_hash
+        fits = is_preimage(bytes.fromhex(preimage), invoice.payment_hash)
     except ValueError:  # another program's document
         fits = False
+    remedy = "give the 32 bytes whose SHA-256 is the payment_hash"
+    if not fits and given:
+        raise BadSecret(field="preimage", problem="does not fit the payment_hash", remedy=remedy)
     if not fits:
-        remedy = "give the 32 bytes whose SHA-256 is the payment_hash"
         raise BadInput(field="preimage", value="", remedy=remedy)
     return preimage
 
@@ -143,14 +157,30 @@ def _check_held(found: NodeInvoice) -> None:
         raise WrongState(f"payment_hash: {found.payment_hash} holds nothing yet; wait for HELD (WatchInvoice)")
 
 
+def _check_price(api: Api, invoice: StoredInvoice, found: NodeInvoice) -> None:
+    """A price is no option (`daemon.domain.quotes.release_until_ms`). A release that stands already was in time."""
+    if invoice.release is not Release.MANUAL or invoice.cents is None or api.pricing is None or found.hold is None:
+        return
+    quote = api.pricing.of(invoice.payment_hash)
+    if quote is None:
+        return
+    until_ms = release_until_ms(quote.expires_at_ms, held_at_s=found.hold.accepted_at_s)
+    if api.now().timestamp() * 1000 >= until_ms:
+        until = datetime.fromtimestamp(until_ms / 1000, tz=UTC)
+        raise WrongState(
+            f"payment_hash: {invoice.payment_hash} could be released at its price until {until:%Y-%m-%d %H:%M:%S} UTC; "
+            "the payment goes back to the payer: make another invoice"
+        )
+
+
 def _wait(api: Api, payment_hash: PaymentHash, is_done: Callable[[StoredInvoice], bool]) -> None:
     """Blocks until the document says so, for `Api.answer_wait_s` at most."""
-    pause_s, waited_s = 0.1, 0.0
-    while waited_s < api.answer_wait_s:
+    give_up_at = time.monotonic() + api.answer_wait_s
+    while time.monotonic() < give_up_at:
         sequence = api.board.sequence  # before reading: a commit in between wakes the wait below
         now = api.invoices.get(payment_hash)
         if now is None or is_done(now):
             return
         api.gate.check()
-        if not api.board.wait_beyond(sequence, timeout_s=pause_s):
-            waited_s += pause_s
+        api.gate.pause(_WAIT_PAUSE_S)
+        api.board.wait_beyond(sequence, timeout_s=_WAIT_POLL_S)

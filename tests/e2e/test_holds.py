@@ -7,103 +7,49 @@ import hashlib
 import os
 import time
 from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
-from datetime import UTC, datetime
+from concurrent.futures import ThreadPoolExecutor
 
 import grpc
 import pytest
 
 from adapters.grpc_api._pb.tellerd.v1 import invoice_pb2
 from adapters.mongo.collections import INVOICES, LEG_METADATA, LEGS, WALLETS
-from regtest.lnd_rest import Payment
-from regtest.tellerd import Client
+from regtest.stack import Stack
 from tests.e2e.bank import Bank, wait_for
-
-HELD = invoice_pb2.INVOICE_STATE_HELD
-SETTLED = invoice_pb2.INVOICE_STATE_SETTLED
-CANCELED = invoice_pb2.INVOICE_STATE_CANCELED
-EXPIRED = invoice_pb2.INVOICE_STATE_EXPIRED
-WIDE_MARGIN = "\n[holds]\nmargin_blocks = 40\n"
-"""Decided 58 blocks before the HTLC expires: fewer blocks to mine."""
-
-CALL_S = 20.0
-
-
-def create(client: Client, wallet: str, amount_sat: int = 5_000, **fields: object) -> invoice_pb2.Invoice:
-    """A hold invoice."""
-    request = invoice_pb2.CreateInvoiceRequest(wallet_id=wallet, amount_sat=amount_sat, hold=True, **fields)  # type: ignore[arg-type]  # handed through
-    return client.invoices.CreateInvoice(request, timeout=CALL_S).invoice
-
-
-def settle(client: Client, payment_hash: str, preimage: bytes = b"") -> invoice_pb2.Invoice:
-    """SettleInvoice."""
-    request = invoice_pb2.SettleInvoiceRequest(payment_hash=payment_hash, preimage=preimage)
-    return client.invoices.SettleInvoice(request, timeout=CALL_S).invoice
-
-
-def cancel(client: Client, payment_hash: str, *, also_if_held: bool = False) -> invoice_pb2.Invoice:
-    """CancelInvoice."""
-    request = invoice_pb2.CancelInvoiceRequest(payment_hash=payment_hash, also_if_held=also_if_held)
-    return client.invoices.CancelInvoice(request, timeout=CALL_S).invoice
-
-
-@contextmanager
-def paying(bank: Bank, payment_request: str, *, amount_msat: int | None = None) -> Iterator[Future[Payment]]:
-    """Somebody pays; the call ends when the payment is settled or given back."""
-    with ThreadPoolExecutor(1) as pool:
-        yield pool.submit(lambda: bank.stack.payer.pay(payment_request, amount_msat=amount_msat))
-
-
-def wait_state(client: Client, payment_hash: str, state: int) -> invoice_pb2.Invoice:
-    """Returns when GetInvoice says so."""
-    wait_for(
-        lambda: client.invoice(payment_hash).state == state,
-        f"{payment_hash} is {invoice_pb2.InvoiceState.Name(state)}",  # type: ignore[arg-type]  # an enum's number
-    )
-    return client.invoice(payment_hash)
-
-
-def another_programs(bank: Bank, wallet: str, *, value_msat: int = 5_000_000, secret: bool = True) -> tuple[str, str]:
-    """A hold invoice as Blink's core makes it: on LND first, then its document, with the preimage in `secret`."""
-    preimage = os.urandom(32)
-    payment_hash = hashlib.sha256(preimage).hexdigest()
-    added = bank.stack.lnd.add_hold_invoice(payment_hash, value_msat, "another program's")
-    bank.write_invoice_document(payment_hash, wallet)
-    bank.db[INVOICES].update_one({"_id": payment_hash}, {"$set": {"secret": preimage.hex() if secret else ""}})
-    return payment_hash, added.payment_request
-
-
-def is_closed(bank: Bank, payment_hash: str) -> bool:
-    """Whether the document is, without having been paid."""
-    document = bank.db[INVOICES].find_one({"_id": payment_hash})
-    assert document is not None
-    return bool(document["processingCompleted"]) and not document["paid"]
-
-
-def kinds(bank: Bank, payment_hash: str) -> list[str]:
-    """What the feed says of one invoice, in order."""
-    rows = bank.db["teller_outbox"].find({"payload.payment_hash": payment_hash}).sort("_id", 1)
-    return [row["type"] for row in rows]
+from tests.e2e.holding import (
+    CALL_S,
+    CANCELED,
+    EXPIRED,
+    HELD,
+    SETTLED,
+    WIDE_MARGIN,
+    cancel,
+    create,
+    deadline_of,
+    is_closed,
+    settle,
+)
+from tests.e2e.receives import BlinksInvoice, blinks_invoice, make_hold, paying, told, wait_accepted, wait_state
 
 
 def test_a_hold_invoice_of_another_program_is_settled_by_itself(bank: Bank) -> None:
     """Its preimage is in the document: the payment is noticed, taken and credited; Blink's metadata are there."""
     wallet = bank.write_wallet()
-    payment_hash, payment_request = another_programs(bank, wallet)
-    with paying(bank, payment_request) as payment:
+    invoice = blinks_invoice(bank, wallet)
+    with paying(bank, invoice.payment_request) as payment:
         assert payment.result(30).succeeded
     bank.wait_balance(wallet, 5_000)
-    assert kinds(bank, payment_hash) == ["invoice.held", "invoice.settled"]
-    document = bank.db[INVOICES].find_one({"_id": payment_hash})
+    assert told(bank, invoice.payment_hash) == ["invoice.held", "invoice.settled"]
+    document = bank.db[INVOICES].find_one({"_id": invoice.payment_hash})
     assert document is not None
     assert (document["paid"], document["processingCompleted"]) == (True, True)
-    leg = bank.db[LEGS].find_one({"hash": payment_hash, "credit": {"$gt": 0}})
+    leg = bank.db[LEGS].find_one({"hash": invoice.payment_hash, "credit": {"$gt": 0}})
     assert leg is not None
     assert (leg["type"], leg["satsAmount"], leg["pending"]) == ("invoice", 5_000, False)
     metadata = bank.db[LEG_METADATA].find_one({"_id": leg["_id"]})
     assert metadata is not None
-    assert metadata["revealedPreImage"] == document["secret"]
+    assert metadata["revealedPreImage"] == invoice.preimage
+    assert 'tellerd_hold_settle_delay_seconds_count{node="lnd1"} 1.0' in bank.tellerd.get("/metrics").text
     bank.check_books()
 
 
@@ -125,7 +71,7 @@ def test_a_manual_release(bank: Bank) -> None:
         assert client.balance_sat(wallet) == 7_000
         assert settle(client, invoice.payment_hash).state == SETTLED
     page = bank.tellerd.get("/metrics").text
-    assert 'tellerd_hold_settle_delay_seconds_count{node="lnd1"} 1.0' in page
+    assert 'tellerd_hold_settle_delay_seconds_count{node="lnd1"} 0.0' in page  # it waited for a person
     assert 'tellerd_holds_held{node="lnd1"} 0.0' in page
     bank.check_books()
 
@@ -159,7 +105,12 @@ def test_a_manual_cancellation(bank: Bank) -> None:
             assert (canceled.state, canceled.cancel_reason) == (CANCELED, "by_call")
             assert not payment.result(30).succeeded
         assert client.balance_sat(wallet) == 0
-    assert kinds(bank, invoice.payment_hash) == ["invoice.held", "invoice.canceled"]
+    assert told(bank, invoice.payment_hash) == ["invoice.held", "invoice.canceled"]
+    counted = 'tellerd_holds_canceled_total{node="lnd1",reason="by_call"} 1.0'
+    wait_for(lambda: counted in bank.tellerd.get("/metrics").text, "it is counted")
+    lines = [line for line in bank.tellerd.process.log_file.read_text().splitlines() if "hold.canceled" in line]
+    assert len(lines) == 1
+    assert invoice.payment_hash in lines[0]
     bank.check_books()
 
 
@@ -170,15 +121,15 @@ def test_killed_while_payments_are_held(bank: Bank) -> None:
         alice = client.create_wallet("alice")
         manual = create(client, alice, 3_000)
         bob = bank.write_wallet()
-        theirs, payment_request = another_programs(bank, bob)
+        theirs = blinks_invoice(bank, bob)
         wallet = bank.db[WALLETS].find_one_and_delete({"id": bob})  # gone: nothing can be credited to it
         assert wallet is not None
-        with paying(bank, payment_request) as automatic, paying(bank, manual.payment_request) as by_call:
-            wait_state(client, theirs, HELD)
+        with paying(bank, theirs.payment_request) as automatic, paying(bank, manual.payment_request) as by_call:
+            wait_state(client, theirs.payment_hash, HELD)
             wait_state(client, manual.payment_hash, HELD)
             bank.tellerd.process.kill()
             bank.db[WALLETS].insert_one(wallet)
-            assert bank.stack.lnd.lookup_invoice(theirs).state == "ACCEPTED"
+            assert bank.stack.lnd.lookup_invoice(theirs.payment_hash).state == "ACCEPTED"
             bank.tellerd.start()
             bank.tellerd.wait_ready()
             assert automatic.result(30).succeeded
@@ -224,8 +175,7 @@ def test_what_nobody_has_released_goes_back_before_its_htlc_expires(bank: Bank) 
         invoice = create(client, wallet)
         with paying(bank, invoice.payment_request) as payment:
             held = wait_state(client, invoice.payment_hash, HELD)
-            deadline = held.expiry_height - 18 - 40
-            bank.stack.mine(deadline - 1 - bank.stack.bitcoind.height())
+            bank.stack.mine(deadline_of(held) - 1 - bank.stack.bitcoind.height())
             wait_for(
                 lambda: 'tellerd_hold_deadline_blocks{node="lnd1"} 1.0' in bank.tellerd.get("/metrics").text,
                 "one block is left",
@@ -235,8 +185,9 @@ def test_what_nobody_has_released_goes_back_before_its_htlc_expires(bank: Bank) 
             canceled = wait_state(client, invoice.payment_hash, CANCELED)
             assert canceled.cancel_reason == "not_released"
             assert not payment.result(30).succeeded
+        counted = 'tellerd_holds_canceled_total{node="lnd1",reason="not_released"} 1.0'
+        wait_for(lambda: counted in bank.tellerd.get("/metrics").text, "it is counted")
         page = bank.tellerd.get("/metrics").text
-        assert 'tellerd_holds_canceled_total{node="lnd1",reason="not_released"} 1.0' in page
         assert "tellerd_hold_deadline_blocks{" not in page
     assert is_closed(bank, invoice.payment_hash)
     assert all(channel["active"] for channel in bank.stack.lnd.list_channels())
@@ -245,16 +196,15 @@ def test_what_nobody_has_released_goes_back_before_its_htlc_expires(bank: Bank) 
 
 def test_an_expired_invoice_is_closed_after_its_node_was_asked(bank: Bank) -> None:
     """LND has canceled it: told as expired, its document closed. Before that it is open, whatever the clock says."""
-    preimage = os.urandom(32)
-    payment_hash = hashlib.sha256(preimage).hexdigest()
     wallet = bank.write_wallet()
-    bank.stack.lnd.add_hold_invoice(payment_hash, 5_000_000, expiry_s=2)
+    payment_hash = make_hold(bank, 5_000_000, expiry_s=2).payment_hash
     bank.write_invoice_document(payment_hash, wallet)
     with bank.tellerd.client() as client:
         wait_state(client, payment_hash, EXPIRED)
     assert bank.stack.lnd.lookup_invoice(payment_hash).state == "CANCELED"
-    assert kinds(bank, payment_hash) == ["invoice.expired"]
+    assert told(bank, payment_hash) == ["invoice.expired"]
     assert is_closed(bank, payment_hash)
+    bank.check_books()
 
 
 def test_an_invoice_canceled_by_hand_is_found_out(bank: Bank) -> None:
@@ -269,33 +219,84 @@ def test_an_invoice_canceled_by_hand_is_found_out(bank: Bank) -> None:
     with bank.tellerd.client() as client:
         canceled = wait_state(client, invoice.payment_hash, CANCELED)
     assert canceled.cancel_reason == "on_node"
+    bank.check_books()
 
 
 # --- Blink's scenarios (blink-contract.md 6, bats ln-receive; integration update-pending-invoices) -----------------
 
 
+@pytest.fixture
+def _fractions(stack: Stack) -> Iterator[None]:
+    """The payer sends less than a sat: a channel's minimum is 1,000 msat, unless its policy says 1."""
+    _set_minimum(stack, 1)
+    yield
+    _set_minimum(stack, 1_000)
+
+
+def _set_minimum(stack: Stack, minimum_msat: int) -> None:
+    policy = {
+        "global": True,
+        "base_fee_msat": "1000",
+        "fee_rate_ppm": 1,
+        "time_lock_delta": 80,
+        "min_htlc_msat": str(minimum_msat),
+        "min_htlc_msat_specified": True,
+    }
+    stack.payer.call("POST", "/v1/chanpolicy", policy)
+
+
+@pytest.mark.usefixtures("_fractions")
 def test_ln_receive_less_than_1_sat(bank: Bank) -> None:
-    """995 msat: the payment fails, nothing is credited, and the invoice can be canceled and is gone."""
-    wallet = bank.write_wallet()
-    payment_hash, payment_request = another_programs(bank, wallet, value_msat=995)
-    with paying(bank, payment_request) as payment:
-        assert not payment.result(60).succeeded
+    """995 msat that arrive: whoever asked, the payment is held, declined by tellerd, and the invoice is gone."""
     with bank.tellerd.client() as client:
-        assert client.balance_sat(wallet) == 0
-        if client.invoice(payment_hash).state != CANCELED:  # the channel's own minimum may have refused it first
-            assert cancel(client, payment_hash).state == CANCELED
-    assert bank.stack.lnd.lookup_invoice(payment_hash).state == "CANCELED"
+        wallet, dollars = client.create_wallet("sats"), client.create_dollar_wallet("dollars")
+        amountless = invoice_pb2.CreateInvoiceRequest(wallet_id=dollars)
+        invoices: list[BlinksInvoice | invoice_pb2.Invoice] = [
+            blinks_invoice(bank, wallet, value_msat=0),
+            create(client, wallet, None),
+            client.invoices.CreateInvoice(amountless, timeout=CALL_S).invoice,
+        ]
+        for invoice in invoices:
+            payment = bank.stack.payer.pay(invoice.payment_request, amount_msat=995)
+            # Not NO_ROUTE: the payee had it, and gave it back.
+            assert payment.failure_reason == "FAILURE_REASON_INCORRECT_PAYMENT_DETAILS"
+            canceled = wait_state(client, invoice.payment_hash, CANCELED)
+            assert canceled.cancel_reason == "under_one_sat"
+            assert told(bank, invoice.payment_hash) == ["invoice.held", "invoice.canceled"]
+            assert bank.stack.lnd.lookup_invoice(invoice.payment_hash).state == "CANCELED"
+            assert is_closed(bank, invoice.payment_hash)
+        assert (client.balance_sat(wallet), client.balance_cents(dollars)) == (0, 0)
     bank.check_books()
+
+
+@pytest.mark.usefixtures("_fractions")
+def test_less_than_1_sat_that_is_not_held_goes_to_the_remainder(bank: Bank) -> None:
+    """An ordinary invoice settles by itself: no sat for the wallet, and of what adds up each full one is rounding's.
+    Books equal the node to the msat throughout."""
+    before_msat = bank.cursor(bank.stack.lnd.pubkey)["remainder_msat"]
+    with bank.tellerd.client() as client:
+        wallet = client.create_wallet("tips")
+        for _ in range(2):
+            request = invoice_pb2.CreateInvoiceRequest(wallet_id=wallet)
+            invoice = client.invoices.CreateInvoice(request, timeout=CALL_S).invoice
+            assert bank.stack.payer.pay(invoice.payment_request, amount_msat=995).succeeded
+            assert wait_state(client, invoice.payment_hash, SETTLED).received_sat == 0
+            bank.check_books()
+        assert client.balance_sat(wallet) == 0
+        held = {row.account: row.balance for row in client.trial_balance()[0]}
+    full_sat, rest_msat = divmod(before_msat + 2 * 995, 1_000)
+    assert held["Liabilities:Teller:Rounding"] == full_sat
+    assert bank.cursor(bank.stack.lnd.pubkey)["remainder_msat"] == rest_msat
 
 
 def test_ln_receive_created_while_trigger_down(bank: Bank) -> None:
     """Another program makes an invoice while tellerd is away; it is paid afterwards."""
     wallet = bank.write_wallet()
     bank.tellerd.process.stop()
-    _, payment_request = another_programs(bank, wallet)
+    invoice = blinks_invoice(bank, wallet)
     bank.tellerd.start()
     bank.tellerd.wait_ready()
-    with paying(bank, payment_request) as payment:
+    with paying(bank, invoice.payment_request) as payment:
         assert payment.result(30).succeeded
     bank.wait_balance(wallet, 5_000)
     bank.check_books()
@@ -305,9 +306,9 @@ def test_ln_receive_created_and_paid_while_trigger_down(bank: Bank) -> None:
     """Made and paid while tellerd is away: held until it is back."""
     wallet = bank.write_wallet()
     bank.tellerd.process.stop()
-    payment_hash, payment_request = another_programs(bank, wallet)
-    with paying(bank, payment_request) as payment:
-        wait_for(lambda: bank.stack.lnd.lookup_invoice(payment_hash).state == "ACCEPTED", "held")
+    invoice = blinks_invoice(bank, wallet)
+    with paying(bank, invoice.payment_request) as payment:
+        wait_accepted(bank, invoice.payment_hash)
         bank.tellerd.start()
         bank.tellerd.wait_ready()
         assert payment.result(30).succeeded
@@ -323,6 +324,7 @@ def test_ln_receive_cancel(bank: Bank) -> None:
         assert cancel(client, invoice.payment_hash).state == CANCELED
     assert not bank.stack.payer.pay(invoice.payment_request, timeout_s=5).succeeded
     assert is_closed(bank, invoice.payment_hash)
+    bank.check_books()
 
 
 def test_ln_receive_error_on_cancel_settled(bank: Bank) -> None:
@@ -351,6 +353,7 @@ def test_ln_receive_error_on_cancel_held(bank: Bank) -> None:
             assert "also_if_held" in (refused.value.details() or "")
             assert settle(client, invoice.payment_hash).state == SETTLED
             assert payment.result(30).succeeded
+    bank.check_books()
 
 
 def test_update_pending_invoices_idempotent_three_times_in_parallel(bank: Bank) -> None:
@@ -371,11 +374,10 @@ def test_update_pending_invoices_btc_is_taken_however_old_its_document(bank: Ban
     """Blink declines what a dollar invoice is paid after five minutes, and takes bitcoin: the time is LND's."""
     wallet = bank.write_wallet()
     bank.tellerd.process.stop()
-    payment_hash, payment_request = another_programs(bank, wallet)
-    long_ago = datetime.fromtimestamp(time.time() - 7_200, tz=UTC)
-    bank.db[INVOICES].update_one({"_id": payment_hash}, {"$set": {"timestamp": long_ago}})
+    invoice = blinks_invoice(bank, wallet, age_s=7_200)
     bank.tellerd.start()
     bank.tellerd.wait_ready()
-    with paying(bank, payment_request) as payment:
+    with paying(bank, invoice.payment_request) as payment:
         assert payment.result(30).succeeded
     bank.wait_balance(wallet, 5_000)
+    bank.check_books()

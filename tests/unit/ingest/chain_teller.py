@@ -17,11 +17,9 @@ from adapters.prices.nothing import NoPrice
 from daemon.domain.accounts import wallet_account
 from daemon.domain.chain import BlockRef, Deposit, DepositState
 from daemon.domain.chain_events import ChainMoved
-from daemon.domain.cursors import LndCursor
 from daemon.domain.identifiers import BlockHash, Outpoint, Txid, WalletId
 from daemon.domain.money import Currency
 from daemon.domain.node_events import NodeEvent
-from daemon.domain.outcomes import DepositsChanged
 from daemon.domain.ports import ChainInfo, Dealer, DerivedAddress, HeaderInfo, MempoolSnapshot
 from daemon.domain.status import ChainStatus
 from daemon.ingest.chain import ChainFollower, ChainLimits
@@ -31,6 +29,7 @@ from daemon.posting.board import Board
 from daemon.posting.poster import INBOX_BATCHES, Poster
 from daemon.supervision import TaskState, keep_running
 from tests.samples import MORNING_MS
+from tests.silent import SilentMetrics
 from tests.simulation.inline_threads import inline_threads
 
 AMOUNT_SAT = 100_000
@@ -81,8 +80,8 @@ class SpiedChain(MemoryChain):
         return super().mempool_tx(txid)
 
 
-class Metrics:
-    """Keeps what ingest counts, takes the rest."""
+class Metrics(SilentMetrics):
+    """Keeps what ingest counts."""
 
     def __init__(self) -> None:
         self.lost: list[tuple[str, int]] = []
@@ -90,15 +89,6 @@ class Metrics:
     def hints_lost(self, *, topic: str, missing: int) -> None:
         """Kept."""
         self.lost.append((topic, missing))
-
-    def htlc_lost(self, *, amount_msat: int) -> None: ...
-    def node_connected(self, *, node: str, connected: bool) -> None: ...
-    def settled(self, *, outcome: str, amount_sat: int, latency_s: float | None) -> None: ...
-    def committed(self, *, events: int, duration_s: float) -> None: ...
-    def retried(self, *, cause: str) -> None: ...
-    def cursor_moved(self, cursor: LndCursor) -> None: ...
-    def leading(self, leading: bool) -> None: ...
-    def deposits_changed(self, changed: DepositsChanged) -> None: ...
 
 
 class ChainTeller:

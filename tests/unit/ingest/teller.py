@@ -19,7 +19,6 @@ from daemon.domain.cursors import LndCursor
 from daemon.domain.identifiers import NodePubkey, PaymentHash, WalletId
 from daemon.domain.money import Currency
 from daemon.domain.node_events import InvoiceSettled, NodeEvent
-from daemon.domain.outcomes import DepositsChanged
 from daemon.domain.ports import InvoicePage, NewInvoice, NodeFunds, NodeInfo, NodeInvoice
 from daemon.domain.status import NodeStatus
 from daemon.ingest.handover import Inbox
@@ -32,6 +31,7 @@ from daemon.posting.invoice_hints import InvoiceHints
 from daemon.posting.poster import Poster
 from daemon.supervision import keep_running
 from tests.samples import hash_of, invoice, preimage_of
+from tests.silent import SilentMetrics
 
 FAST = Pace(
     quiet_s=0.01,
@@ -48,6 +48,7 @@ FAST = Pace(
     htlc_retry_s=0.01,
     htlc_unproven_s=0.05,
     hold_look_s=0.02,
+    unknown_holds_s=0.02,
     journals_s=0.02,
     journals_hinted_s=0.001,
 )
@@ -112,24 +113,20 @@ class WatchedNode(MemoryLightningNode):
         return self.add_invoice(asked).payment_hash
 
 
-class Metrics:
-    """Keeps what ingest counts, takes the rest."""
+class Metrics(SilentMetrics):
+    """Keeps what ingest counts."""
 
     def __init__(self) -> None:
         self.connected: list[bool] = []
+        self.canceled: list[str] = []
 
     def node_connected(self, *, node: str, connected: bool) -> None:
         """Whether the stream stands."""
         self.connected.append(connected)
 
-    def settled(self, *, outcome: str, amount_sat: int, latency_s: float | None) -> None: ...
-    def committed(self, *, events: int, duration_s: float) -> None: ...
-    def retried(self, *, cause: str) -> None: ...
-    def cursor_moved(self, cursor: LndCursor) -> None: ...
-    def leading(self, leading: bool) -> None: ...
-    def deposits_changed(self, changed: DepositsChanged) -> None: ...
-    def htlc_lost(self, *, amount_msat: int) -> None: ...
-    def hints_lost(self, *, topic: str, missing: int) -> None: ...
+    def hold_canceled(self, *, pubkey: NodePubkey, reason: str) -> None:
+        """Given back."""
+        self.canceled.append(reason)
 
 
 class Teller:
@@ -139,6 +136,7 @@ class Teller:
         self.node = node or WatchedNode(funds_msat=0)
         self.store = MemoryStore()
         self.status = NodeStatus(name=self.node.name)
+        self.others: list[NodeStatus] = []
         self.metrics = Metrics()
         self.board = Board()
         self.handed_over: list[NodeEvent] = []
@@ -222,6 +220,7 @@ class Teller:
             board=self.board,
             inbox=inbox,
             status=self.status,
+            others=self.others,
             metrics=self.metrics,
             adopted=adopted,
             pace=FAST,

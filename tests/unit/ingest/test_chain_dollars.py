@@ -25,6 +25,7 @@ class Dealer:
         self.usd_per_btc: int | None = 60_000
         self.reason = UnpricedReason.DEALER_AWAY
         self.asked_sat: list[int] = []
+        self.refused_sat: int | None = None
 
     def age_s(self) -> float | None:
         return None
@@ -32,10 +33,12 @@ class Dealer:
     def sats_for(self, *, amount_cents: int, expiry_s: int) -> Deal | Unpriced:
         raise AssertionError("no deposit asks for that")
 
-    def cents_for(self, *, amount_sat: int) -> Deal | Unpriced:
+    def cents_for(self, *, amount_sat: int, expiry_s: int = 0) -> Deal | Unpriced:
         self.asked_sat.append(amount_sat)
         if self.usd_per_btc is None:
             return Unpriced(self.reason)
+        if amount_sat == self.refused_sat:
+            return Unpriced(UnpricedReason.REFUSED)
         return FixedPrice(Decimal(self.usd_per_btc)).cents_for(amount_sat=amount_sat)
 
 
@@ -123,3 +126,17 @@ async def test_a_dealer_who_is_away_is_asked_once_for_a_page(autojump_clock: Moc
         await until(lambda: teller.state(other) is DepositState.SETTLED, "the one in sats is settled")
         await until(lambda: all(teller.held_reason(one) for one in paid), "all others are held")
         assert len(teller.prices.asked_sat) < len(paid)
+
+
+async def test_an_amount_that_the_dealer_refuses_does_not_hold_up_the_others(autojump_clock: MockClock) -> None:
+    """Whoever sends such a deposit would stop those of all other dollar wallets."""
+    teller = DollarTeller()
+    teller.prices.refused_sat = 7 * AMOUNT_SAT
+    async with teller.follow():
+        await teller.live()
+        refused = teller.chain.payment((teller.script, 7 * AMOUNT_SAT))
+        paid = [teller.payment() for _ in range(5)]
+        teller.chain.mine(refused, *paid)
+        teller.chain.mine_empty(1)
+        await until(lambda: teller.held_reason(refused) == "dealer_refused", "it is held")
+        await until(lambda: all(teller.state(one) is DepositState.SETTLED for one in paid), "the others are settled")

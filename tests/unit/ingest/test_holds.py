@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import random
+import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -10,22 +12,28 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 
+import pytest
+import structlog
 import trio
 
+from daemon.domain.accounts import wallet_account
+from daemon.domain.books import Expectation
 from daemon.domain.errors import NodeRefused
 from daemon.domain.holds import HoldRules, Release
 from daemon.domain.identifiers import PaymentHash, WalletId
 from daemon.domain.money import Currency
 from daemon.domain.node_events import InvoiceEnded, InvoiceHeld, NodeOpened
-from daemon.domain.ports import InvoiceState, NewHoldInvoice, NodeAnswer
+from daemon.domain.ports import HoldPage, InvoiceState, NewHoldInvoice, NodeAnswer
+from daemon.domain.quotes import Quote, Unpriced, UnpricedReason
 from daemon.domain.status import HoldStatus
 from daemon.ingest.handover import Inbox
+from daemon.ingest.held_payments import Ready, without_prices
 from daemon.ingest.holds import HoldKeeper
 from daemon.ingest.pace import Pace
 from daemon.posting.invoice_hints import InvoiceHints
 from daemon.supervision import keep_running
 from tests.samples import hash_of, invoice, preimage_of
-from tests.unit.ingest.teller import FAST, Teller, WatchedNode, eventually
+from tests.unit.ingest.teller import FAST, PATIENCE_S, Teller, WatchedNode, eventually, wait_until
 
 
 class CountedHolds:
@@ -34,7 +42,6 @@ class CountedHolds:
     def __init__(self) -> None:
         self.attached: list[tuple[int, bool]] = []
         self.delays: list[float | None] = []
-        self.canceled: list[str] = []
 
     def holds_attached(self, *, node: str, holds: int, again: bool) -> None:
         """After each start."""
@@ -43,10 +50,6 @@ class CountedHolds:
     def hold_settled(self, *, node: str, delay_s: float | None) -> None:
         """Taken."""
         self.delays.append(delay_s)
-
-    def hold_canceled(self, *, node: str, reason: str) -> None:
-        """Given back."""
-        self.canceled.append(reason)
 
 
 class HoldTeller(Teller):
@@ -58,6 +61,7 @@ class HoldTeller(Teller):
         self.holds = HoldStatus(name=self.node.name)
         self.counted = CountedHolds()
         self.rules = HoldRules()
+        self.dollar_wallets: list[WalletId] = []
 
     def hold_invoice(
         self,
@@ -77,6 +81,46 @@ class HoldTeller(Teller):
         if document:
             self.write(name, preimage=preimage, release=release)
         return hash_of(name)
+
+    def hold_in_dollars(
+        self, name: str, *, cents: int | None = None, release: Release | None = None, quote_expires_s: float = 0
+    ) -> PaymentHash:
+        """The same for a dollar wallet of its own. Without cents its price is asked for while it is held; with a time
+        in which its quote expires it has one."""
+        wallet = self.store.wallets.create(account_id=None, currency=Currency.USD, external_id=f"usd-{name}")
+        self.dollar_wallets.append(wallet.wallet_id)
+        payment_hash = self.hold_invoice(name, document=False)
+        stored = invoice(name, wallet.wallet_id, pubkey=self.node.pubkey, currency=Currency.USD)
+        self.store.another.insert_invoice(replace(stored, release=release), cents=cents)
+        if quote_expires_s:
+            self.quote(payment_hash, wallet.wallet_id, cents=cents or 60, expires_s=quote_expires_s)
+        return payment_hash
+
+    def quote(self, payment_hash: PaymentHash, wallet_id: WalletId, *, cents: int = 60, expires_s: float) -> Quote:
+        """A thousand sats for these cents, from five minutes before it expires."""
+        expires_at_ms = int((time.time() + expires_s) * 1000)
+        quote = Quote(
+            payment_hash=payment_hash,
+            wallet_id=wallet_id,
+            cents=cents,
+            sat=1_000,
+            price="60000.00",
+            source="fixed",
+            created_at_ms=expires_at_ms - 300_000,
+            expires_at_ms=expires_at_ms,
+        )
+        return self.store.quotes.keep(quote)
+
+    @property
+    def credited_cents(self) -> int:
+        """What the dollar wallets have."""
+        return sum(self.store.ledger.balance((wallet_account(one), "USD"))[0] for one in self.dollar_wallets)
+
+    def hold_since(self, payment_hash: PaymentHash, held_s: float) -> None:
+        """A payment is held that came so long ago."""
+        self.node._now_s = lambda: time.time() - held_s
+        self.node.hold(payment_hash)
+        self.node._now_s = time.time
 
     def write(
         self,
@@ -117,7 +161,9 @@ class HoldTeller(Teller):
         return dict(row.payload)
 
     @asynccontextmanager
-    async def keep(self, *, follow: bool = True, pace: Pace = FAST) -> AsyncIterator[None]:
+    async def keep(
+        self, *, follow: bool = True, pace: Pace = FAST, ready: Ready = without_prices
+    ) -> AsyncIterator[None]:
         """The keeper under supervision, the follower, and posting."""
 
         def start(nursery: trio.Nursery, inbox: Inbox) -> None:
@@ -130,6 +176,7 @@ class HoldTeller(Teller):
                 status=self.holds,
                 metrics=self.counted,
                 rules=self.rules,
+                ready=ready,
                 pace=pace,
             )
             tasks: list[Callable[[Callable[[], None]], Awaitable[None]]] = [keeper.run]
@@ -149,9 +196,9 @@ class HoldTeller(Teller):
             yield
 
 
-async def opened() -> HoldTeller:
+async def opened(node: WatchedNode | None = None) -> HoldTeller:
     """With the opening booked."""
-    teller = HoldTeller()
+    teller = HoldTeller(node)
     async with teller.follow():
         await eventually(lambda: any(isinstance(event, NodeOpened) for event in teller.handed_over))
         await eventually(lambda: (c := teller.cursor()) is not None and c.opened)
@@ -267,6 +314,32 @@ async def test_a_manual_one_waits_for_its_release() -> None:
     assert teller.holds.nearest_deadline_blocks is None
 
 
+async def test_what_nobody_expects_is_counted_and_left_alone() -> None:
+    """Until it has a document; the others are served meanwhile."""
+    teller = await opened()
+    others, ours = teller.hold_invoice("others", document=False), teller.hold_invoice("ours")
+    async with teller.keep():
+        teller.node.hold(others)
+        await eventually(lambda: teller.holds.unknown == 1)
+        assert (teller.holds.held, teller.holds.nearest_deadline_blocks) == (0, None)
+        teller.node.hold(ours)
+        await eventually(lambda: teller.credited_sat == 1000)
+        assert teller.state(others) is InvoiceState.ACCEPTED
+        teller.write("others", new=True)
+        await eventually(lambda: teller.credited_sat == 2000)
+        await eventually(lambda: teller.holds.unknown == 0)
+
+
+async def test_nothing_is_shown_while_nobody_looks() -> None:
+    """A deadline of an hour ago would be an alarm about nothing, on a standby for good."""
+    teller = await opened()
+    teller.node.hold(teller.hold_invoice("a", release=Release.MANUAL))
+    async with teller.keep():
+        await eventually(lambda: teller.holds.nearest_deadline_blocks == 80 - 18 - 6)
+        await eventually(lambda: teller.holds.unknown == 0)
+    assert teller.holds == HoldStatus(name=teller.node.name)
+
+
 async def test_one_without_its_preimage_waits_for_it() -> None:
     """It comes with the release."""
     teller = await opened()
@@ -305,13 +378,49 @@ async def test_what_cannot_be_taken_goes_back_in_time() -> None:
         assert teller.state(waits) is InvoiceState.ACCEPTED
         teller.node.holds.height = 226
         await eventually(lambda: teller.closed(waits))
+        await eventually(lambda: teller.metrics.canceled == ["not_released"])
     assert teller.state(waits) is InvoiceState.CANCELED
     assert teller.told() == ["invoice.held", "invoice.canceled"]
     canceled = teller.payload("invoice.canceled")
     assert (canceled["reason"], canceled["returned_msat"]) == ("not_released", 1_000_000)
-    assert teller.counted.canceled == ["not_released"]
     assert teller.credited_sat == 0
     assert teller.books_equal_node()
+
+
+class AnswersLast(WatchedNode):
+    """A node whose stream says SETTLED before the call that settled it is answered, as LND's often does."""
+
+    def __init__(self) -> None:
+        super().__init__(funds_msat=0)
+        self.was_told: Callable[[PaymentHash], bool] = lambda _hash: True
+
+    def settle_invoice(self, preimage: bytes) -> NodeAnswer:
+        answer = super().settle_invoice(preimage)
+        wait_until(lambda: self.was_told(PaymentHash(hashlib.sha256(preimage).hexdigest())))
+        return answer
+
+
+@pytest.mark.parametrize("node", [WatchedNode(funds_msat=0), AnswersLast()], ids=["answers first", "answers last"])
+async def test_the_delay_is_of_payments_that_could_be_taken_when_they_came(node: WatchedNode) -> None:
+    """How long one has waited for a person, a wallet or a price says nothing of how fast payments are taken."""
+    teller = await opened(node)
+    if isinstance(node, AnswersLast):
+        node.was_told = lambda _hash: teller.holds.held == 0
+    by_call, by_itself = teller.hold_invoice("by call", release=Release.MANUAL), teller.hold_invoice("by itself")
+    with structlog.testing.capture_logs() as logs:
+
+        def logged(event: str) -> int:
+            return sum(line["event"] == event for line in logs)
+
+        async with teller.keep():
+            node.hold(by_call)
+            await eventually(lambda: logged("hold.waiting") == 1)
+            teller.store.invoices.release(by_call, None)
+            await eventually(lambda: logged("hold.settled") == 1)
+            assert teller.counted.delays == []
+            node.hold(by_itself)
+            await eventually(lambda: logged("hold.settled") == 2)
+            assert len(teller.counted.delays) == 1
 
 
 async def test_less_than_a_sat_is_declined() -> None:
@@ -334,8 +443,20 @@ async def test_what_is_held_for_a_paid_invoice_goes_back() -> None:
     async with teller.keep():
         await eventually(lambda: teller.state(payment_hash) is InvoiceState.CANCELED)
         await eventually(lambda: any(isinstance(event, InvoiceEnded) for event in teller.handed_over))
-    assert teller.counted.canceled == ["already_paid"]
+        await eventually(lambda: teller.metrics.canceled == ["already_paid"])
     assert teller.told() == []  # it is paid, whatever the node says of it
+
+
+async def test_what_comes_for_an_invoice_that_another_program_has_closed_goes_back() -> None:
+    """It is open on its node all the same, and was not watched when nothing was held for it."""
+    teller = await opened()
+    closed = teller.hold_invoice("closed")
+    teller.store.another.mark_paid(closed)
+    async with teller.keep():
+        await eventually(lambda: teller.counted.attached == [(0, False)])
+        teller.node.hold(closed)
+        await eventually(lambda: teller.state(closed) is InvoiceState.CANCELED)
+    assert teller.credited_sat == 0
 
 
 async def test_an_invoice_that_expires_is_told_and_closed() -> None:
@@ -424,13 +545,67 @@ async def test_more_than_can_be_watched_are_left_to_the_sweep() -> None:
         await eventually(lambda: teller.credited_sat == 1000)
 
 
+async def test_what_is_held_is_watched_in_any_case() -> None:
+    """Also beyond the bound, which is for those that may never be paid: found by the listing, and by a hint."""
+    teller = await opened()
+    teller.node.holds.max_watched = 1
+    hashes = [teller.hold_invoice(f"invoice {number}") for number in range(4)]
+    teller.node.hold(hashes[2])
+    async with teller.keep(pace=replace(FAST, hold_look_s=3600.0)):
+        await eventually(lambda: teller.credited_sat == 1000)
+        teller.node.hold(hashes[3])
+        for payment_hash in hashes:
+            teller.hints.look(teller.node.pubkey, payment_hash)  # as the sweep does
+        await eventually(lambda: teller.credited_sat == 2000)
+        assert teller.node.holds.watched == 1
+
+
+async def test_what_its_node_never_had_is_not_watched_for_ever() -> None:
+    """A refused invoice, or one that LND has canceled and deleted: each would take a place until the next outage."""
+    teller = await opened()
+    teller.hold_invoice("open")
+    async with teller.keep(pace=replace(FAST, silent_watch_s=0.05)):
+        await eventually(lambda: teller.counted.attached == [(1, False)])
+        teller.hints.look(teller.node.pubkey, hash_of("never made"))
+        later = teller.hold_invoice("later")
+        teller.hints.look(teller.node.pubkey, later)
+        teller.node.hold(later)
+        await eventually(lambda: teller.credited_sat == 1000)  # so both hints were taken
+        await eventually(lambda: teller.node.holds.watched == 1)
+        await trio.sleep(0.1)
+        assert teller.node.holds.watched == 1  # the one that is open tells nothing more, and is watched on
+
+
+async def test_a_slow_listing_holds_up_nothing() -> None:
+    """LND reads all its invoices for it, which may be millions."""
+
+    class Slow(WatchedNode):
+        may_list = threading.Event()
+
+        def pending_holds(self, *, after_add_index: int, limit: int) -> HoldPage:
+            self.may_list.wait(2 * PATIENCE_S)
+            return super().pending_holds(after_add_index=after_add_index, limit=limit)
+
+    node = Slow(funds_msat=0)
+    teller = HoldTeller(node)
+    async with teller.keep():
+        try:
+            await eventually(lambda: (c := teller.cursor()) is not None and c.opened)
+            hinted, new = teller.hold_invoice("hinted"), teller.hold_invoice("new", document=False)
+            teller.write("new", new=True)
+            teller.hints.look(node.pubkey, hinted)
+            node.hold(hinted)
+            node.hold(new)
+            await eventually(lambda: teller.credited_sat == 2000)
+            assert teller.counted.attached == []
+        finally:
+            node.may_list.set()
+
+
 async def test_dollars_without_a_price_wait_and_do_not_hold_up_sats() -> None:
     """There is no [prices] here."""
     teller = await opened()
-    dollars = teller.store.wallets.create(account_id=None, currency=Currency.USD, external_id="usd").wallet_id
-    in_dollars = teller.hold_invoice("dollars", document=False)
-    stored = invoice("dollars", WalletId(dollars), pubkey=teller.node.pubkey, currency=Currency.USD)
-    teller.store.another.insert_invoice(stored)
+    in_dollars = teller.hold_in_dollars("dollars")
     in_sats = teller.hold_invoice("sats")
     async with teller.keep():
         for payment_hash in (in_dollars, in_sats):
@@ -440,6 +615,83 @@ async def test_dollars_without_a_price_wait_and_do_not_hold_up_sats() -> None:
         teller.node.holds.height = 230 - 18 - 6
         await eventually(lambda: teller.closed(in_dollars))
     assert teller.payload("invoice.canceled")["reason"] == "price_missing"
+
+
+async def test_a_price_is_not_kept_for_who_waits_and_sees() -> None:
+    """Nobody releases it: it goes back when its quote has expired, and a minute after it came at the earliest. What is
+    taken by itself, what another program has given a price, and what is priced later is none of this."""
+    teller = await opened()
+    manual = partial(teller.hold_in_dollars, cents=60, release=Release.MANUAL)
+    over = manual("over", quote_expires_s=-200)
+    just_held = manual("just held", quote_expires_s=-200)
+    quoted = manual("quoted", quote_expires_s=200)
+    others = manual("others")
+    no_amount = manual("no amount", cents=None, quote_expires_s=-200)
+    by_itself = teller.hold_in_dollars("by itself", cents=60, quote_expires_s=-200)
+    async with teller.keep():
+        for payment_hash in (just_held, quoted, others, no_amount, by_itself):
+            teller.hold_since(payment_hash, 0 if payment_hash == just_held else 4_000)
+        teller.hold_since(over, 4_000)
+        await eventually(lambda: teller.closed(over))
+        await eventually(lambda: teller.credited_cents == 60)
+        await trio.sleep(5 * FAST.hold_look_s)
+        assert {teller.state(one) for one in (just_held, quoted, others, no_amount)} == {InvoiceState.ACCEPTED}
+    assert teller.payload("invoice.canceled")["reason"] == "quote_expired"
+    assert teller.state(by_itself) is InvoiceState.SETTLED
+
+
+async def test_what_was_released_in_time_is_taken_however_late() -> None:
+    """The node was away meanwhile, or nobody looked: blink-contract.md 3.3 (g)."""
+    teller = await opened()
+    payment_hash = teller.hold_in_dollars("late", cents=60, release=Release.MANUAL, quote_expires_s=-200)
+    teller.hold_since(payment_hash, 4_000)
+    teller.store.invoices.release(payment_hash, None)
+    async with teller.keep():
+        await eventually(lambda: teller.credited_cents == 60)
+
+
+async def test_what_waits_for_a_person_is_priced_when_it_is_released() -> None:
+    """Else he could wait until the price of before is better than the one of now."""
+    teller = await opened()
+    asked: list[PaymentHash] = []
+
+    def price(expectation: Expectation, _received_msat: int) -> Quote:
+        asked.append(expectation.payment_hash)
+        return teller.quote(expectation.payment_hash, expectation.wallet_id, cents=77, expires_s=300)
+
+    waits = teller.hold_in_dollars("waits", release=Release.MANUAL)
+    async with teller.keep(ready=price):
+        teller.node.hold(waits)
+        await eventually(lambda: teller.holds.held == 1)
+        await trio.sleep(5 * FAST.hold_look_s)
+        assert (asked, teller.store.quotes.get(waits)) == ([], None)
+        teller.store.invoices.release(waits, None)
+        await eventually(lambda: teller.credited_cents == 77)
+    assert asked == [waits]
+
+
+async def test_what_is_over_while_its_price_is_asked_for_is_left_alone() -> None:
+    """Nothing more is asked of the node for it, and it is counted once, as the node's."""
+    teller = await opened()
+    asked, may_answer = threading.Event(), threading.Event()
+
+    def slow_price(_expectation: Expectation, _received_msat: int) -> Unpriced:
+        asked.set()
+        may_answer.wait(PATIENCE_S)
+        return Unpriced(UnpricedReason.MISSING)
+
+    first, second = teller.hold_in_dollars("first"), teller.hold_in_dollars("second")
+    async with teller.keep(ready=slow_price):
+        teller.node.hold(first, expiry_height=160)  # ten blocks from now: it is to go back
+        await eventually(asked.is_set)
+        teller.node.cancel(first)
+        await eventually(lambda: teller.closed(first))
+        teller.node.hold(second)
+        teller.hints.look(teller.node.pubkey, second)
+        teller.node.holds.height = 230 - 18 - 6
+        may_answer.set()
+        await eventually(lambda: teller.closed(second))
+        await eventually(lambda: teller.metrics.canceled == ["on_node", "price_missing"])
 
 
 async def test_another_node_at_the_address_is_kept_from_its_own_beginning() -> None:

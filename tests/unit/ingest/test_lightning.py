@@ -12,6 +12,8 @@ from daemon.domain.accounts import LIGHTNING, OPENING, SUSPENSE
 from daemon.domain.errors import Misconfigured
 from daemon.domain.identifiers import NodePubkey, PaymentHash
 from daemon.domain.node_events import InvoiceSettled, ListingCompleted, NodeEvent, NodeOpened, NodeRestored
+from daemon.domain.status import NodeStatus
+from daemon.ingest.lightning import IDENTIFIED
 from tests.unit.ingest.teller import Once, Teller, WatchedNode, eventually, wait_until
 
 OTHER = "03" * 33
@@ -295,6 +297,26 @@ class TestStream:
         send, _recv = trio.open_memory_channel[Sequence[NodeEvent]](0)
         with pytest.raises(Misconfigured, match=r"mainnet.*regtest"):
             await teller.follower(send).run(lambda: None)
+
+    async def test_one_node_under_two_names_is_refused(self) -> None:
+        """Two streams of one LND hang it on native SQL, and what it holds would be counted twice."""
+        teller = Teller()
+        send, _recv = trio.open_memory_channel[Sequence[NodeEvent]](0)
+        second = teller.follower(send)
+        first = NodeStatus(name="first", pubkey=teller.node.pubkey)
+        second.others = [first]
+        for state, connected in ((IDENTIFIED, False), ("live", True)):
+            first.state, first.connected = state, connected
+            with pytest.raises(Misconfigured, match=r"first and lnd1 are one node"):
+                await second.run(lambda: None)
+
+    async def test_a_node_that_has_moved_to_another_entry_is_followed_there(self) -> None:
+        """The entry at which it stood before is not connected any more, whatever it tries."""
+        teller = Teller()
+        moved_from = NodeStatus(name="first", pubkey=teller.node.pubkey, state="connecting")
+        teller.others = [moved_from]
+        async with teller.follow():
+            await opened(teller)
 
     async def test_a_node_replaced_between_question_and_stream(self) -> None:
         """Nothing of the new node is booked under the old one's name."""

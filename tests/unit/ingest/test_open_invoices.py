@@ -7,20 +7,21 @@ from datetime import UTC, datetime
 import trio
 
 from daemon.domain.cursors import LndCursor
+from daemon.domain.errors import Unavailable
 from daemon.domain.identifiers import NodePubkey, PaymentHash
 from daemon.domain.node_events import InvoiceSettled, NodeOpened
 from daemon.domain.payment_requests import PaymentRequest, encode_unsigned
 from daemon.domain.ports import NewHoldInvoice, NodeInvoice
 from daemon.posting.invoice_hints import InvoiceHints
 from tests.samples import hash_of, invoice
-from tests.unit.ingest.teller import Teller, eventually
+from tests.unit.ingest.teller import Teller, WatchedNode, eventually
 
 OTHER = NodePubkey("03" * 33)
 
 
-async def opened_teller() -> Teller:
+async def opened_teller(node: WatchedNode | None = None) -> Teller:
     """With the opening booked, and no stream any more."""
-    teller = Teller()
+    teller = Teller(node)
     async with teller.follow():
         await eventually(lambda: any(isinstance(event, NodeOpened) for event in teller.handed_over))
         await eventually(lambda: (c := teller.cursor()) is not None and c.opened)
@@ -130,6 +131,30 @@ async def test_a_canceled_invoice_is_told_and_its_document_closed() -> None:
     assert not closed(open_)
     told = [row for row in teller.store.ledger.events(after_sequence=0, limit=10) if row.type != "books.opened"]
     assert [(row.type, row.payload["reason"]) for row in told] == [("invoice.canceled", "on_node")]
+
+
+class AwayOnce(WatchedNode):
+    """Away when it is first asked for one invoice."""
+
+    away_for: PaymentHash | None = None
+
+    def lookup_invoice(self, payment_hash: PaymentHash) -> NodeInvoice | None:
+        """An outage, then answers."""
+        if payment_hash == self.away_for:
+            self.away_for = None
+            raise Unavailable("the node is away")
+        return super().lookup_invoice(payment_hash)
+
+
+async def test_an_end_that_an_outage_kept_from_being_told_is_asked_for_again() -> None:
+    """The node went away in the middle of a page: what it had said of the invoices before is not taken as told."""
+    node = AwayOnce(funds_msat=0)
+    teller = await opened_teller(node)
+    canceled, node.away_for = sorted(teller.expected_invoice(name) for name in ("first", "second"))
+    node.cancel(canceled)
+    async with teller.sweep():
+        await eventually(lambda: (one := teller.store.invoices.get(canceled)) is not None and one.completed)
+    assert node.away_for is None
 
 
 async def test_a_hold_invoice_that_nobody_keeps_is_hinted() -> None:

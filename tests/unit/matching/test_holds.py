@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import replace
 
 import pytest
@@ -88,6 +89,23 @@ def test_what_lacks_something_waits_and_goes_back_near_its_end(
     assert deadline_of(lacking.hold, version=V21, rules=RULES) == 976
 
 
+def test_what_nobody_released_while_its_price_held_goes_back() -> None:
+    """At once; and nothing else does for it: what is released, what lacks something else, what has no price yet."""
+    unreleased = facts(expectation=expected(release=Release.MANUAL), price_is_over=True)
+    assert decide_hold(unreleased, RULES) == Cancel("quote_expired")
+    assert decide_hold(replace(unreleased, price_is_over=False), RULES) == Wait("not_released", 976)
+    assert isinstance(decide_hold(facts(price_is_over=True), RULES), Settle)
+    assert decide_hold(replace(unreleased, not_credited="account_locked"), RULES) == Wait("account_locked", 976)
+    assert decide_hold(facts(expectation=expected(preimage=""), price_is_over=True), RULES) == Wait("no_preimage", 976)
+
+
+def test_what_waits_for_a_person_needs_no_price_before_he_has_released_it() -> None:
+    """Then it does."""
+    unpriced = facts(expectation=expected(release=Release.MANUAL), not_credited="not_priced")
+    assert decide_hold(unpriced, RULES) == Wait("not_released", 976)
+    assert decide_hold(replace(unpriced, expectation=expected()), RULES) == Wait("not_priced", 976)
+
+
 def test_what_can_be_credited_is_taken_near_the_end_too() -> None:
     """Settled if it can be: as long as a settlement gets through before LND would close the channel over it."""
     for height in (976, 983):
@@ -165,4 +183,11 @@ def test_the_document_goes_before_the_configuration() -> None:
 def test_the_payment_hash_is_the_documents() -> None:
     """A preimage of another invoice would be told to the node for nothing."""
     other = expected(payment_hash=PaymentHash("00" * 32))
+    assert decide_hold(facts(expectation=other), RULES) == Wait("no_preimage", 976)
+
+
+def test_a_preimage_has_32_bytes() -> None:
+    """Another one fits no HTLC (BOLT 3), and LND refuses it: it would be asked until the payment goes back."""
+    short = bytes(31)
+    other = expected(payment_hash=PaymentHash(hashlib.sha256(short).hexdigest()), preimage=short.hex())
     assert decide_hold(facts(expectation=other), RULES) == Wait("no_preimage", 976)

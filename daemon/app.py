@@ -38,6 +38,7 @@ from adapters.prices.http_json import HttpJsonPrice
 from adapters.prices.nothing import NoPrice
 from adapters.redis import RedisBeside
 from daemon import __version__, on_chain
+from daemon.comparison import rounds
 from daemon.config import Address, ApiConfig, Config, PricesConfig
 from daemon.domain.errors import InvariantViolation, LeaseLost, Misconfigured, Unavailable
 from daemon.domain.node_events import NodeEvent
@@ -60,7 +61,6 @@ from daemon.posting.turns import Turns, TurnsStatus
 from daemon.reconciling.requests import ReconciliationRequests
 from daemon.relay.feed import Feed
 from daemon.rereading import reread_on_hangup
-from daemon.rounds import rounds
 from daemon.serving.api import Api
 from daemon.serving.audit_trail import AuditTrail
 from daemon.serving.figures import FigureReader
@@ -187,6 +187,8 @@ def _build(config: Config, resources: ExitStack) -> Teller:
     if chain is not None:
         metrics.show_chain(chain.status)
     prices = make_prices(config.prices)
+    if is_fixed_on_mainnet(config):
+        log.warning("price.fixed", network=config.network, remedy='set prices.source = "http" or "blink"')
     if isinstance(prices, BlinkPrice):
         resources.callback(prices.close)
     metrics.show_prices(prices, prices)
@@ -257,7 +259,11 @@ def make_prices(config: PricesConfig | None) -> Prices:
         return NoPrice()
     if config.source == "http" and config.url and config.json_path:
         return HttpJsonPrice(
-            url=config.url, json_path=config.json_path, refresh_s=config.refresh_s, max_age_s=config.max_age_s
+            url=config.url,
+            json_path=config.json_path,
+            refresh_s=config.refresh_s,
+            max_age_s=config.max_age_s,
+            max_jump_percent=config.max_jump_percent,
         )
     if config.source == "blink":
         return BlinkPrice(
@@ -265,10 +271,16 @@ def make_prices(config: PricesConfig | None) -> Prices:
             dealer_address=None if config.dealer_address is None else str(config.dealer_address),
             refresh_s=config.refresh_s,
             max_age_s=config.max_age_s,
+            max_jump_percent=config.max_jump_percent,
         )
     if config.usd_per_btc is None:
         raise InvariantViolation("prices: the configuration let a source without its keys through")
     return FixedPrice(config.usd_per_btc)
+
+
+def is_fixed_on_mainnet(config: Config) -> bool:
+    """Whether dollars have a price that no market moves, while the bitcoin are real."""
+    return config.network == "mainnet" and config.prices is not None and config.prices.source == "fixed"
 
 
 def _pricing(
@@ -437,6 +449,7 @@ def _start_intake(teller: Teller, intake: trio.Nursery, inbox: Inbox) -> None:
             board=teller.board,
             inbox=inbox,
             status=status,
+            others=[other for other in teller.statuses if other is not status],
             metrics=teller.metrics,
             adopted=finder.adopted,
         )

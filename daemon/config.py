@@ -152,20 +152,11 @@ class _Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
 
-class MongoConfig(_Section):
-    """[mongo]: `url`, or `url_file` with a file whose first line it is; `init` lets `run` make collections."""
+class _UrlSection(_Section):
+    """With a url that may hold a password: given here, or as the first line of a file."""
 
     url: SecretStr = SecretStr("")
     url_file: ExistingFile | None = None
-    database: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,63}$")]
-    init: Flag = False
-
-    @field_validator("url")
-    @classmethod
-    def _is_mongodb(cls, url: SecretStr) -> SecretStr:
-        if not url.get_secret_value().startswith(("mongodb://", "mongodb+srv://")):
-            raise ValueError('give "mongodb://host:port/?replicaSet=name"')
-        return url
 
     @model_validator(mode="before")
     @classmethod
@@ -178,8 +169,22 @@ class MongoConfig(_Section):
         """The section with the url from its file, if it stands in one."""
         if self.url_file is None:
             return self
-        url = self.url_file.read_text(encoding="utf-8").strip()
-        return type(self).model_validate({"url": url, "database": self.database, "init": self.init})
+        others = self.model_dump(exclude={"url", "url_file"})
+        return type(self).model_validate({"url": self.url_file.read_text(encoding="utf-8").strip(), **others})
+
+
+class MongoConfig(_UrlSection):
+    """[mongo]: `url`, or `url_file` with a file whose first line it is; `init` lets `run` make collections."""
+
+    database: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,63}$")]
+    init: Flag = False
+
+    @field_validator("url")
+    @classmethod
+    def _is_mongodb(cls, url: SecretStr) -> SecretStr:
+        if not url.get_secret_value().startswith(("mongodb://", "mongodb+srv://")):
+            raise ValueError('give "mongodb://host:port/?replicaSet=name"')
+        return url
 
 
 class LndConfig(_Section):
@@ -271,7 +276,8 @@ def _tiers(tiers: tuple[TierConfig, ...]) -> tuple[ConfirmationTier, ...]:
 
 class PricesConfig(_Section):
     """[prices]: a fixed price, one read from a JSON document by HTTP, or that of Blink's servers: its price feed
-    (`price_address`), its dealer (`dealer_address`), or both. A quote for dollars holds for `quote_s`."""
+    (`price_address`), its dealer (`dealer_address`), or both. A price that differs by more than `max_jump_percent` from
+    the one before is not believed at once. A quote for dollars holds for `quote_s`."""
 
     source: Literal["fixed", "http", "blink"]
     usd_per_btc: UsdPerBtc | None = None
@@ -281,6 +287,7 @@ class PricesConfig(_Section):
     dealer_address: Listen | None = None
     refresh_s: Annotated[Number, Field(ge=1, le=3600)] = 30.0
     max_age_s: Annotated[Number, Field(ge=1, le=86400)] = 600.0
+    max_jump_percent: Annotated[Number, Field(ge=1, le=100)] = 20.0
     quote_s: Annotated[Whole, Field(ge=60, le=3600)] = DEFAULT_QUOTE_S
 
     @model_validator(mode="after")
@@ -296,11 +303,8 @@ class PricesConfig(_Section):
         return self
 
 
-class RedisConfig(_Section):
+class RedisConfig(_UrlSection):
     """[redis]: Blink's Redis, for its locks and messages: `url`, or `url_file` with a file whose first line it is."""
-
-    url: SecretStr = SecretStr("")
-    url_file: ExistingFile | None = None
 
     @field_validator("url")
     @classmethod
@@ -308,19 +312,6 @@ class RedisConfig(_Section):
         if not url.get_secret_value().startswith(("redis://", "rediss://")):
             raise ValueError('give "redis://host:6379/0", or rediss:// with TLS')
         return url
-
-    @model_validator(mode="before")
-    @classmethod
-    def _one_url(cls, values: object) -> object:
-        if isinstance(values, dict) and ("url" in values) == ("url_file" in values):
-            raise ValueError("give either url or url_file")
-        return values
-
-    def with_url_read(self) -> Self:
-        """The section with the url from its file, if it stands in one."""
-        if self.url_file is None:
-            return self
-        return type(self).model_validate({"url": self.url_file.read_text(encoding="utf-8").strip()})
 
 
 class HoldsConfig(_Section):

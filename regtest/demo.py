@@ -14,7 +14,6 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
-from types import FrameType
 from typing import Final
 
 import grpc
@@ -28,6 +27,7 @@ from regtest.demo_dollars import show_dollar_invoice
 from regtest.demo_holds import show_hold_invoice
 from regtest.demo_payments import IN_FLIGHT, paying
 from regtest.demo_story import NotAsClaimed, Story, dollars, msat, sat, short, table
+from regtest.interrupts import interrupt_on_signals
 from regtest.lnd_rest import LndError
 from regtest.process import NodeError, take_port
 from regtest.stack import Stack
@@ -91,8 +91,7 @@ class ShownStack(Stack):
 
 def main() -> int:
     """0 when everything was as claimed; 1 with the reason on stderr; 130 after Ctrl-C."""
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, _interrupt)
+    interrupt_on_signals()
     try:
         _tell()
     except KeyboardInterrupt:
@@ -386,13 +385,6 @@ def _command(demo: Demo, name: str) -> list[str]:
     if done.returncode != 0:
         raise NotAsClaimed(f"tellerd {name} ended with exit code {done.returncode}:\n{done.stdout}{done.stderr}")
     return done.stdout.splitlines()
-
-
-def _interrupt(number: int, _frame: FrameType | None) -> None:
-    """The first signal ends the demo; stopping the nodes takes some seconds, and more must not cut that short."""
-    for each in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(each, signal.SIG_IGN)
-    raise KeyboardInterrupt(number)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,6 @@ which docker-compose.regtest.yml knows).
 import os
 import re
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
@@ -19,13 +18,13 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType
 from typing import Final
 
 from regtest import debian
 from regtest.binaries import ProgramUnavailable, version_of
 from regtest.cache import CannotMake, entry
 from regtest.docker_cli import Docker, compose
+from regtest.interrupts import interrupt_on_signals
 from regtest.process import NodeError, NodeProcess
 
 BUILD_NETWORK: Final = {"REGTEST_BUILD_NETWORK": "host"}
@@ -134,8 +133,7 @@ def _unmount_below(folder: Path) -> None:
 
 def main() -> int:
     """Until Ctrl-C or SIGTERM; 1 with the reason on stderr."""
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, _interrupt)
+    interrupt_on_signals()
     try:
         with own_engine() as docker:
             print(f"export DOCKER_HOST={docker.host} REGTEST_BUILD_NETWORK=host", flush=True)
@@ -148,13 +146,6 @@ def main() -> int:
     except (NodeError, ProgramUnavailable) as problem:
         print(problem, file=sys.stderr)
         return 1
-
-
-def _interrupt(number: int, _frame: FrameType | None) -> None:
-    """The first signal ends the engine; ending its containers takes a while, and more must not cut that short."""
-    for each in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(each, signal.SIG_IGN)
-    raise KeyboardInterrupt(number)
 
 
 if __name__ == "__main__":

@@ -212,6 +212,10 @@ class LndRest:
             body["amt_msat"] = str(amount_msat)
         return self._send(body, timeout_s)
 
+    def asked_msat(self, payment_request: str) -> int:
+        """What an invoice asks for; 0 where its payer decides."""
+        return int(self.call("GET", f"/v1/payreq/{payment_request}")["num_msat"])
+
     def overpay(self, payment_request: str, amount_msat: int, *, timeout_s: int = PAY_S) -> Payment:
         """Pay more than an invoice asks for, which LND's own sender refuses: by its hash and payment address."""
         asked = self.call("GET", f"/v1/payreq/{payment_request}")

@@ -290,12 +290,12 @@ class Stack:
 
     def _try_to_open(self, capacity_sat: int, push_sat: int) -> str:
         """The new channel's point; NodeError while the peer, connected a moment ago, is "not online" yet, or one of
-        two connections that were made at once is given up."""
+        two connections that were made at once is given up ("peer exiting", "peer … disconnected")."""
         try:
             self.payer.connect(self.lnd.pubkey, self.lnd.p2p_address)
             return self.payer.open_channel(self.lnd.pubkey, capacity_sat, push_sat)
         except LndError as refusal:
-            if not any(passing in str(refusal) for passing in ("is not online", "peer exiting")):
+            if not any(passing in str(refusal) for passing in ("is not online", "peer exiting", "disconnected")):
                 raise
             raise NodeError(str(refusal)) from refusal
 

@@ -20,7 +20,7 @@ from daemon.domain.chain_events import (
 from daemon.domain.entries import Leg
 from daemon.domain.identifiers import AccountId, BlockHash, NodePubkey, PaymentHash, Txid, WalletId, outpoint_of
 from daemon.domain.money import Currency
-from daemon.domain.node_events import InvoiceSettled
+from daemon.domain.node_events import InvoiceSettled, NodeOpened
 from daemon.domain.ports import StoredInvoice
 
 NODE = NodePubkey("02" * 33)
@@ -38,6 +38,20 @@ def preimage_of(name: str) -> bytes:
 def hash_of(name: str) -> PaymentHash:
     """The payment hash of the preimage with this name."""
     return PaymentHash(hashlib.sha256(preimage_of(name)).hexdigest())
+
+
+def node_opened(
+    funds_msat: int = 0, *, pubkey: NodePubkey = NODE, name: str = "lnd1", through_index: int = 0
+) -> NodeOpened:
+    """The node's first listing is complete: it held this before."""
+    return NodeOpened(
+        pubkey=pubkey,
+        name=name,
+        funds_msat=funds_msat,
+        through_index=through_index,
+        checkpoint_hash=None,
+        opened_at_ms=MORNING_MS,
+    )
 
 
 def settled(

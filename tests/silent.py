@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from daemon.domain.cursors import LndCursor
+from daemon.domain.identifiers import NodePubkey
 from daemon.domain.outcomes import DepositsChanged
 
 
@@ -31,6 +32,9 @@ class SilentMetrics:
         """Nothing."""
 
     def htlc_lost(self, *, amount_msat: int) -> None:
+        """Nothing."""
+
+    def hold_canceled(self, *, pubkey: NodePubkey, reason: str) -> None:
         """Nothing."""
 
     def hints_lost(self, *, topic: str, missing: int) -> None:

@@ -16,7 +16,7 @@ from adapters.grpc_api.reconciliation import (
     reconciliation_status_to_proto,
     reconciliation_to_proto,
 )
-from adapters.grpc_api.values import milliseconds, timestamp, timestamp_of_ms
+from adapters.grpc_api.values import milliseconds, remaining_s, timestamp, timestamp_of_ms
 from daemon.domain.books import GENESIS_HASH
 from daemon.domain.chain import BlockRef
 from daemon.domain.cursors import LndCursor
@@ -108,7 +108,7 @@ class AdminServicer(admin_pb2_grpc.AdminServiceServicer):
         self, request: admin_pb2.ReconcileRequest, context: grpc.ServicerContext
     ) -> admin_pb2.ReconcileResponse:
         """Books against nodes, now."""
-        answer = reconciliation.reconcile(self._api.reconciler, full=request.full, remaining_s=context.time_remaining())
+        answer = reconciliation.reconcile(self._api.reconciler, full=request.full, remaining_s=remaining_s(context))
         return admin_pb2.ReconcileResponse(
             reconciliation=reconciliation_to_proto(answer.look), full_check=full_check_to_proto(answer.full_check)
         )

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import grpc
 
 from adapters.grpc_api._pb.tellerd.v1 import suspense_pb2, suspense_pb2_grpc
-from adapters.grpc_api.values import timestamp_of_ms
+from adapters.grpc_api.values import remaining_s, timestamp_of_ms
 from daemon.domain.books import SuspenseChange, SuspenseEntry, SuspenseState
 from daemon.serving import suspense
 from daemon.serving.api import Api
@@ -51,7 +51,7 @@ class SuspenseServicer(suspense_pb2_grpc.SuspenseServiceServicer):
             wallet_id=request.wallet_id,
             assigned_by=request.assigned_by,
             reason=request.reason,
-            remaining_s=context.time_remaining(),
+            remaining_s=remaining_s(context),
         )
         return suspense_pb2.AssignSuspenseResponse(entry=entry_to_proto(entry))
 

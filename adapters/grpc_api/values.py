@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from datetime import datetime
+from typing import Final
 
+import grpc
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from adapters.grpc_api._pb.tellerd.v1 import deposit_pb2, wallet_pb2
 from daemon.domain.chain import DepositState
 from daemon.domain.money import Currency
+
+_NO_DEADLINE_S: Final = 86_400.0
+"""Nobody waits a day for one answer."""
 
 _TO_PROTO = {Currency.BTC.value: wallet_pb2.CURRENCY_BTC, Currency.USD.value: wallet_pb2.CURRENCY_USD}
 _FROM_PROTO = {proto: Currency(currency) for currency, proto in _TO_PROTO.items()}
@@ -40,6 +45,12 @@ def deposit_state_to_proto(state: DepositState) -> deposit_pb2.DepositState.Valu
 def deposit_state_from_proto(state: deposit_pb2.DepositState.ValueType) -> DepositState | None:
     """Where a deposit stands; None where nothing, or a state that we do not know, was given."""
     return _DEPOSIT_STATES_FROM_PROTO.get(state)
+
+
+def remaining_s(context: grpc.ServicerContext) -> float | None:
+    """What the caller's deadline leaves, in seconds; None without one, which grpcio tells as one centuries from now."""
+    left_s: float | None = context.time_remaining()
+    return None if left_s is None or left_s > _NO_DEADLINE_S else left_s
 
 
 def timestamp(moment: datetime | None) -> Timestamp | None:

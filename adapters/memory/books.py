@@ -23,7 +23,7 @@ from daemon.domain.books import (
 from daemon.domain.cursors import LndCursor
 from daemon.domain.entries import JournalEntry, Leg
 from daemon.domain.errors import Conflict, LeaseLost
-from daemon.domain.identifiers import JournalId, PaymentHash, deposit_key
+from daemon.domain.identifiers import AccountId, JournalId, PaymentHash, deposit_key
 from daemon.domain.money import Currency
 from daemon.domain.ports import AccountEntry
 
@@ -119,14 +119,14 @@ class MemoryBooks:
         return Expectation(
             payment_hash=payment_hash,
             wallet_id=invoice.wallet_id,
-            account_id=invoice.account_id,
+            account_id=wallet.wallet.account_id if wallet else AccountId(""),
             external_id=invoice.external_id,
-            pubkey=invoice.pubkey,
+            pubkey=invoice.pubkey or None,
             currency=invoice.currency,
             wallet_currency=wallet.wallet.currency if wallet else None,
             cents=document.cents,
             paid=invoice.paid,
-            barred=self._tables.barred.get(invoice.account_id),
+            barred=self._tables.barred.get(wallet.wallet.account_id) if wallet else None,
             preimage=invoice.preimage,
             completed=invoice.completed,
             release=invoice.release,

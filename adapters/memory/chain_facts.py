@@ -7,7 +7,7 @@ from collections.abc import Callable
 from adapters.memory.state import Tables
 from daemon.domain.accounts import wallet_account
 from daemon.domain.books import ChainFacts, Wanted
-from daemon.domain.chain import Deposit, DepositState
+from daemon.domain.chain import Deposit
 from daemon.domain.identifiers import JournalId, Outpoint
 from daemon.domain.money import Currency
 
@@ -40,13 +40,6 @@ def chain_facts(tables: Tables, wanted: Wanted, *, is_ours: Callable[[JournalId]
     }
     wallet_ids = wanted.wallet_ids | {deposit.wallet_id for deposit in deposits.values()}
     wallet_ids |= {one.credited_to for one in deposits.values() if one.credited_to is not None}
-    credited = {
-        owner
-        for deposit in deposits.values()
-        if deposit.state is DepositState.SETTLED
-        and is_disconnected(deposit)
-        and (owner := deposit.credited_to) is not None
-    }
     currencies = {
         wallet_id: tables.wallets[wallet_id].wallet.currency for wallet_id in wallet_ids if wallet_id in tables.wallets
     }
@@ -59,7 +52,7 @@ def chain_facts(tables: Tables, wanted: Wanted, *, is_ours: Callable[[JournalId]
         booked_elsewhere=frozenset(filter(is_booked_elsewhere, wanted.outpoints)),
         balances={
             wallet_id: tables.balances.get((wallet_account(wallet_id), currencies.get(wallet_id, Currency.BTC)), 0)
-            for wallet_id in credited
+            for wallet_id in (wallet_ids if wanted.disconnected else ())
         },
         dealer=tables.dealer if Currency.USD in currencies.values() else None,
         barred={

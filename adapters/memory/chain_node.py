@@ -10,6 +10,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 import trio
 
 from adapters.memory.raw_blocks import MemoryBlock, MemoryOutput, MemoryTx
+from adapters.memory.waking import Waking
 from daemon.domain.chain import BlockRef
 from daemon.domain.errors import BlockPruned, NodeRefused, Unavailable
 from daemon.domain.identifiers import BlockHash, Outpoint, Txid, outpoint_of
@@ -394,22 +395,14 @@ class _Subscriber:
 
     def __init__(self) -> None:
         self.pending: deque[ChainHint] = deque()
-        self.wake = trio.Event()
-        self._token = trio.lowlevel.current_trio_token()
+        self.waking = Waking()
 
     def put(self, hints: Sequence[ChainHint]) -> None:
-        """Adds hints and wakes the reader, from its own thread or any other."""
+        """Adds hints and wakes the reader; for any thread."""
         if len(self.pending) + len(hints) > MAX_PENDING_HINTS:
             raise OverflowError("nobody reads the memory chain's hints")
         self.pending.extend(hints)
-        try:
-            here = trio.lowlevel.current_trio_token() is self._token
-        except RuntimeError:
-            here = False
-        if here:
-            self.wake.set()
-        else:
-            self._token.run_sync_soon(self.wake.set)
+        self.waking.wake()
 
 
 class _Batches:
@@ -423,12 +416,7 @@ class _Batches:
 
     async def __anext__(self) -> Sequence[ChainHint]:
         subscriber = self._subscriber
-        await trio.lowlevel.checkpoint()
-        while not subscriber.pending:
-            subscriber.wake = trio.Event()
-            # Between the look above and this line another thread may have told something.
-            if not subscriber.pending:
-                await subscriber.wake.wait()
+        await subscriber.waking.wait_until(lambda: bool(subscriber.pending))
         return [subscriber.pending.popleft() for _ in range(len(subscriber.pending))]
 
 

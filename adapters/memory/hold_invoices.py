@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 
 import trio
 
+from adapters.memory.waking import Waking
 from daemon.domain.errors import Unavailable
 from daemon.domain.identifiers import PaymentHash
 from daemon.domain.ports import HoldState, InvoiceState, NodeInvoice
@@ -40,13 +41,12 @@ class MemoryHoldWatch:
         self._watched: set[PaymentHash] = set()
         self._waiting: dict[PaymentHash, HoldState] = {}
         self._broken: str | None = None
-        self._token = trio.lowlevel.current_trio_token()
-        self._arrived = trio.Event()
+        self._waking = Waking()
 
-    def watch(self, payment_hash: PaymentHash) -> bool:
+    def watch(self, payment_hash: PaymentHash, *, held: bool = False) -> bool:
         if payment_hash in self._watched:
             return True
-        if len(self._watched) >= self._max_watched:
+        if len(self._watched) >= self._max_watched and not held:
             return False
         self._watched.add(payment_hash)
         invoice = self._look_up(payment_hash)
@@ -68,43 +68,24 @@ class MemoryHoldWatch:
         if invoice.payment_hash in self._watched:
             with self._lock:
                 self._waiting[invoice.payment_hash] = hold_state(invoice)
-            self._wake()
+            self._waking.wake()
 
     def break_off(self, why: str) -> None:
         """The node is gone."""
         self._broken = why
-        self._wake()
+        self._waking.wake()
 
     def __aiter__(self) -> MemoryHoldWatch:
         return self
 
     async def __anext__(self) -> Sequence[HoldState]:
-        await trio.lowlevel.checkpoint()
-        while not self._waiting:
-            if self._broken is not None:
-                raise Unavailable(f"memory node: {self._broken}")
-            self._arrived = arrived = trio.Event()
-            # Between the look above and this line another thread may have told something.
-            if self._waiting or self._broken is not None:
-                continue
-            await arrived.wait()
+        await self._waking.wait_until(lambda: bool(self._waiting) or self._broken is not None)
+        if not self._waiting:
+            raise Unavailable(f"memory node: {self._broken}")
         with self._lock:
             taken, self._waiting = list(self._waiting.values()), {}
         self._watched.difference_update(state.payment_hash for state in taken if state.is_final)
         return taken
-
-    def _wake(self) -> None:
-        try:
-            here = trio.lowlevel.current_trio_token() is self._token
-        except RuntimeError:
-            here = False
-        if here:
-            self._arrived.set()
-        else:
-            self._token.run_sync_soon(self._set_arrived)
-
-    def _set_arrived(self) -> None:
-        self._arrived.set()
 
 
 class MemoryHolds:

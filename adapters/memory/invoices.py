@@ -75,7 +75,7 @@ class MemoryInvoices:
                 for row in self._tables.outbox
                 if row.event.type in (INVOICE_HELD, INVOICE_CANCELED, INVOICE_EXPIRED)
                 and row.event.payload["payment_hash"] == invoice.payment_hash
-                and row.event.payload["node"] == invoice.pubkey
+                and invoice.pubkey in ("", row.event.payload["node"])
             }
 
     def settlement(self, payment_hash: PaymentHash) -> Mapping[str, Any] | None:

@@ -15,7 +15,8 @@ import trio
 
 from adapters.memory.hold_invoices import MemoryHolds, hold_state
 from adapters.memory.node_money import MemoryMoney
-from daemon.domain.errors import Unavailable
+from adapters.memory.waking import Waking
+from daemon.domain.errors import NodeRefused, Unavailable
 from daemon.domain.identifiers import NodePubkey, PaymentHash
 from daemon.domain.money import MSAT_PER_SAT
 from daemon.domain.movements import ClosedChannel, Forward, SentPayment, WalletTx
@@ -46,19 +47,7 @@ class _Subscriber:
         self.after_settle_index = after_settle_index
         self.pending: deque[Sequence[InvoiceSettled]] = deque()
         self.broken: str | None = None
-        self.token = trio.lowlevel.current_trio_token()
-        self.wake = trio.Event()
-
-    def notify(self) -> None:
-        """Wakes the reader, from its own thread or any other."""
-        try:
-            here = trio.lowlevel.current_trio_token() is self.token
-        except RuntimeError:
-            here = False
-        if here:
-            self.wake.set()
-        else:
-            self.token.run_sync_soon(self.wake.set)
+        self.waking = Waking()
 
 
 class MemoryLightningNode:
@@ -113,6 +102,7 @@ class MemoryLightningNode:
 
     def add_invoice(self, invoice: NewInvoice) -> NodeInvoice:
         with self._reachable():
+            self._check_length(invoice.preimage, "preimage")
             payment_hash = PaymentHash(hashlib.sha256(invoice.preimage).hexdigest())
             known = self._invoices.get(payment_hash)
             return known or self._change(self._add(payment_hash, invoice))
@@ -123,6 +113,7 @@ class MemoryLightningNode:
 
     def add_hold_invoice(self, invoice: NewHoldInvoice) -> NodeInvoice:
         with self._reachable():
+            self._check_length(bytes.fromhex(invoice.payment_hash), "hash")
             known = self._invoices.get(invoice.payment_hash)
             if known is not None:
                 return known
@@ -230,7 +221,8 @@ class MemoryLightningNode:
 
     def incoming_htlcs(self) -> IncomingHtlcs:
         with self._reachable():
-            return self.htlcs.incoming()
+            held = (invoice.payment_hash for invoice in self._invoices.values() if _is_held(invoice))
+            return replace(self.htlcs.incoming(), final_hashes=frozenset((*self.incoming_hashes, *held)))
 
     def htlc_resolution(self, chan_id: int, htlc_index: int) -> HtlcResolution | None:
         with self._reachable():
@@ -389,7 +381,7 @@ class MemoryLightningNode:
                     if len(subscriber.pending) >= MAX_PENDING_BATCHES:
                         raise OverflowError("nobody reads the memory node's stream")
                     subscriber.pending.append(heard)
-                    subscriber.notify()
+                    subscriber.waking.wake()
 
     def streams(self) -> int:
         """How many streams stand now."""
@@ -404,7 +396,7 @@ class MemoryLightningNode:
                 if lose_pending:
                     subscriber.pending.clear()
                 subscriber.broken = why
-                subscriber.notify()
+                subscriber.waking.wake()
 
     def go_away(self, why: str = "connection refused") -> None:
         """Stopped, locked or hung: every call raises Unavailable, all streams break."""
@@ -445,6 +437,10 @@ class MemoryLightningNode:
         if self._away is not None:
             raise Unavailable(f"{self._name}: {self._away}")
         return self._lock
+
+    def _check_length(self, given: bytes, what: str) -> None:
+        if len(given) != 32:
+            raise NodeRefused(f"{self._name} refused: invalid {what} length of {len(given)}, want 32")
 
     def _add(self, payment_hash: PaymentHash, asked: NewInvoice) -> NodeInvoice:
         invoice = NodeInvoice(
@@ -499,6 +495,10 @@ class MemoryLightningNode:
     def _move_funds(self, delta_msat: int) -> None:
         self._funds_msat += delta_msat
         self._commitments += 1
+
+
+def _is_held(invoice: NodeInvoice) -> bool:
+    return invoice.state is InvoiceState.ACCEPTED and invoice.hold is not None
 
 
 class MemoryHtlcs:
@@ -558,13 +558,7 @@ class _Batches:
 
     async def __anext__(self) -> Sequence[InvoiceSettled]:
         subscriber = self._subscriber
-        await trio.lowlevel.checkpoint()
-        while not subscriber.pending:
-            if subscriber.broken is not None:
-                raise Unavailable(f"memory node: {subscriber.broken}")
-            subscriber.wake = trio.Event()
-            # Between the look above and this line another thread may have sent something.
-            if subscriber.pending or subscriber.broken is not None:
-                continue
-            await subscriber.wake.wait()
+        await subscriber.waking.wait_until(lambda: bool(subscriber.pending) or subscriber.broken is not None)
+        if not subscriber.pending:
+            raise Unavailable(f"memory node: {subscriber.broken}")
         return subscriber.pending.popleft()

@@ -6,7 +6,7 @@ pipeline that reads the rest of a batch's facts it cost 0.2 to 1 ms and 4 ms (2-
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 
 from pymongo.database import Database
 
@@ -31,10 +31,7 @@ def barred_accounts(db: Database[Document], account_ids: Collection[AccountId]) 
     return barred
 
 
-def barred_wallets(db: Database[Document], wallet_ids: Collection[WalletId]) -> dict[WalletId, Barred]:
+def barred_wallets(db: Database[Document], account_of: Mapping[WalletId, AccountId]) -> dict[WalletId, Barred]:
     """Those of these wallets whose account is locked or closed."""
-    if not wallet_ids:
-        return {}
-    found = list(db[names.WALLETS].find({"id": {"$in": list(wallet_ids)}}, {"id": 1, "accountId": 1}))
-    barred = barred_accounts(db, {AccountId(one["accountId"]) for one in found})
-    return {WalletId(one["id"]): barred[one["accountId"]] for one in found if one["accountId"] in barred}
+    barred = barred_accounts(db, set(account_of.values()))
+    return {wallet_id: barred[account_id] for wallet_id, account_id in account_of.items() if account_id in barred}

@@ -11,12 +11,13 @@ from adapters.mongo import collections as names
 from adapters.mongo.barred import barred_wallets
 from adapters.mongo.chain_documents import CHAIN_CURSORS, chain_cursor_from, deposit_from
 from adapters.mongo.documents import Document, balance_id
+from adapters.mongo.known_wallets import KnownWallets
 from adapters.mongo.policies import newest_policy
 from adapters.mongo.snapshots import not_made_by
 from daemon.domain.accounts import DealerWallets, wallet_account
 from daemon.domain.books import ChainFacts, Wanted
-from daemon.domain.chain import ChainCursor, Deposit, DepositState
-from daemon.domain.identifiers import BlockHash, Outpoint, WalletId
+from daemon.domain.chain import ChainCursor, Deposit
+from daemon.domain.identifiers import Outpoint, WalletId
 from daemon.domain.money import Currency
 
 
@@ -32,19 +33,18 @@ def read_chain_cursor(db: Database[Document], session: ClientSession | None = No
 
 
 class ChainFactsReader:
-    """Reads `ChainFacts`. `currencies_of` tells the currencies of those wallets that exist, `dealer` whose wallets
-    change sats into dollars."""
+    """Reads `ChainFacts`. `dealer` tells whose wallets change sats into dollars."""
 
     def __init__(
         self,
         db: Database[Document],
         writer_id: bytes,
-        currencies_of: Callable[[Collection[WalletId]], Mapping[WalletId, Currency]],
+        wallets: KnownWallets,
         dealer: Callable[[], DealerWallets | None],
     ) -> None:
         self._db = db
         self._writer_id = writer_id
-        self._currencies_of = currencies_of
+        self._wallets = wallets
         self._dealer = dealer
         self._bank_owner: WalletId | None = None
 
@@ -53,7 +53,8 @@ class ChainFactsReader:
         deposits = self._deposits(wanted)
         wallet_ids = wanted.wallet_ids | {deposit.wallet_id for deposit in deposits.values()}
         wallet_ids |= {one.credited_to for one in deposits.values() if one.credited_to is not None}
-        currencies = self._currencies_of(wallet_ids)
+        wallets = self._wallets.of(wallet_ids)
+        currencies = {wallet_id: one.currency for wallet_id, one in wallets.items()}
         return ChainFacts(
             cursor=read_chain_cursor(self._db),
             policy=newest_policy(self._db),
@@ -61,9 +62,9 @@ class ChainFactsReader:
             deposits=deposits,
             currencies=currencies,
             booked_elsewhere=self._booked_elsewhere(wanted.outpoints),
-            balances=self._balances(_credited_in(wanted.disconnected, deposits.values()), currencies),
+            balances=self._balances(wallet_ids if wanted.disconnected else (), currencies),
             dealer=self._dealer() if Currency.USD in currencies.values() else None,
-            barred=barred_wallets(self._db, wallet_ids),
+            barred=barred_wallets(self._db, {wallet_id: one.account_id for wallet_id, one in wallets.items()}),
         )
 
     def _find_bank_owner(self) -> WalletId | None:
@@ -109,14 +110,3 @@ class ChainFactsReader:
 def _names_of(outpoint: Outpoint) -> set[tuple[str, int | None]]:
     txid, _, vout = outpoint.partition(":")
     return {(txid, int(vout)), (txid, None)}
-
-
-def _credited_in(blocks: Collection[BlockHash], deposits: Iterable[Deposit]) -> set[WalletId]:
-    return {
-        owner
-        for deposit in deposits
-        if deposit.state is DepositState.SETTLED
-        and deposit.block is not None
-        and deposit.block.hash in blocks
-        and (owner := deposit.credited_to) is not None
-    }

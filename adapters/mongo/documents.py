@@ -130,7 +130,9 @@ def cents_of(document: Document) -> int | None:
     """An `invoiceusers` document's `cents`; other programs' drivers may have written a whole number as a double, or
     null. What is no amount of cents is none."""
     cents = document.get("cents")
-    return int(cents) if isinstance(cents, int | float) and cents > 0 and cents == int(cents) else None
+    if isinstance(cents, bool) or not isinstance(cents, int | float):
+        return None
+    return int(cents) if cents > 0 and (isinstance(cents, int) or cents.is_integer()) else None
 
 
 RELEASE = "tellerdRelease"

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from pymongo.database import Database
 
 from adapters.mongo import collections as names
-from adapters.mongo.barred import barred_accounts
+from adapters.mongo.barred import barred_wallets
 from adapters.mongo.chain_facts import ChainFactsReader, wants_chain
 from adapters.mongo.documents import (
     LND_CURSORS,
@@ -22,6 +22,8 @@ from adapters.mongo.documents import (
 )
 from adapters.mongo.dollar_facts import DollarFactsReader
 from adapters.mongo.errors import mapped
+from adapters.mongo.journals import leg_from
+from adapters.mongo.known_wallets import KnownWallet, KnownWallets
 from adapters.mongo.snapshots import not_made_by
 from daemon.domain.accounts import LIGHTNING, Barred
 from daemon.domain.books import Expectation, Facts, Head, Known, SuspenseEntry, Wanted
@@ -30,23 +32,20 @@ from daemon.domain.errors import InvariantViolation
 from daemon.domain.identifiers import AccountId, NodePubkey, PaymentHash, WalletId, deposit_key
 from daemon.domain.money import Currency
 
-_MAX_WALLETS_CACHED = 200_000
-"""A wallet's currency never changes, so it is read once; 200,000 of them are about 40 MB."""
-
 _KIND = "kind"
 
 _LEG_FIELDS: Document = {"hash": 1, "accounts": 1, "currency": 1, "debit": 1, "credit": 1}
 
 
 class FactsReader:
-    """Reads facts; keeps wallets' currencies, which never change."""
+    """Reads facts; keeps what never changes of wallets."""
 
     def __init__(self, db: Database[Document], writer_id: bytes) -> None:
         self._db = db
         self._writer_id = writer_id
-        self._currencies: dict[str, Currency] = {}
+        self._wallets = KnownWallets(db)
         self._dollars = DollarFactsReader(db)
-        self._chain = ChainFactsReader(db, writer_id, self._currencies_of, self._dollars.dealer)
+        self._chain = ChainFactsReader(db, writer_id, self._wallets, self._dollars.dealer)
 
     def read(self, wanted: Wanted) -> Facts:
         """The facts; the head first, so that what is read after it is at least as new."""
@@ -76,16 +75,18 @@ class FactsReader:
         cursors = {} if known is None else dict(known.cursors)
         cursors |= {cursor.pubkey: cursor for cursor in map(cursor_from, by_kind.get("cursor", ()))}
         invoices = by_kind.get("invoice", [])
-        barred = barred_accounts(self._db, {AccountId(one.get("accountId", "")) for one in invoices})
-        self._learn_currencies(document.get("walletId", "") for document in invoices)
+        wallets = self._wallets.of({WalletId(document.get("walletId", "")) for document in invoices})
+        barred = barred_wallets(self._db, {wallet_id: one.account_id for wallet_id, one in wallets.items()})
         return Facts(
             head=_head(by_kind) if known is None else known.head,
             booked=booked,
-            expectations={PaymentHash(document["_id"]): self._expectation(document, barred) for document in invoices},
+            expectations={
+                PaymentHash(document["_id"]): _expectation(document, wallets, barred) for document in invoices
+            },
             suspense={entry.key: entry for entry in suspense},
             cursors=cursors,
             booked_elsewhere={PaymentHash(document["hash"]) for document in by_kind.get("leg", ())},
-            booked_elsewhere_sat=_taken_from_lightning(by_kind.get("leg", ())),
+            booked_elsewhere_sat=taken_from_lightning(by_kind.get("leg", ())),
             received={
                 document["_id"]: int(document["received_msat"])
                 for document in by_kind.get("key", ())
@@ -105,40 +106,6 @@ class FactsReader:
         booked = [one for one in deposits if one.booking is not None and one.booking.suspense_reason]
         keys = {deposit_key(one.outpoint, one.settlements) for one in booked}
         return {entry.key: entry for entry in self._suspense(keys)}
-
-    def _learn_currencies(self, wallet_ids: Iterable[str]) -> None:
-        if len(self._currencies) > _MAX_WALLETS_CACHED:
-            self._currencies.clear()
-        unknown = {wallet_id for wallet_id in wallet_ids if wallet_id not in self._currencies}
-        if not unknown:
-            return
-        query = {"id": {"$in": list(unknown)}}
-        for wallet in self._db[names.WALLETS].find(query, {"id": 1, "currency": 1}):
-            # A wallet of a kind that is not known here cannot be credited here: as if it were not there.
-            if wallet.get("currency") in Currency.__members__:
-                self._currencies[wallet["id"]] = Currency(wallet["currency"])
-
-    def _currencies_of(self, wallet_ids: Collection[WalletId]) -> dict[WalletId, Currency]:
-        self._learn_currencies(wallet_ids)
-        return {wallet_id: self._currencies[wallet_id] for wallet_id in wallet_ids if wallet_id in self._currencies}
-
-    def _expectation(self, document: Document, barred: Mapping[AccountId, Barred]) -> Expectation:
-        currency = str(document.get("currency"))
-        return Expectation(
-            payment_hash=PaymentHash(document["_id"]),
-            wallet_id=WalletId(document.get("walletId", "")),
-            account_id=AccountId(document.get("accountId", "")),
-            external_id=document.get("externalId") or document["_id"],
-            currency=Currency(currency) if currency in Currency.__members__ else None,
-            wallet_currency=self._currencies.get(document.get("walletId", "")),
-            cents=cents_of(document),
-            paid=bool(document.get("paid")),
-            pubkey=NodePubkey(document["pubkey"]) if document.get("pubkey") else None,
-            preimage=document.get("secret"),
-            completed=bool(document.get("processingCompleted")),
-            release=release_of(document),
-            barred=barred.get(AccountId(document.get("accountId", ""))),
-        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,15 +146,45 @@ def _parts(wanted: Wanted, writer_id: bytes) -> list[_Part]:
     return parts
 
 
-def _taken_from_lightning(legs: Iterable[Document]) -> dict[PaymentHash, int]:
+def _expectation(
+    document: Document, wallets: Mapping[WalletId, KnownWallet], barred: Mapping[WalletId, Barred]
+) -> Expectation:
+    currency, wallet_id = str(document.get("currency")), WalletId(document.get("walletId", ""))
+    wallet = wallets.get(wallet_id)
+    return Expectation(
+        payment_hash=PaymentHash(document["_id"]),
+        wallet_id=wallet_id,
+        account_id=AccountId("") if wallet is None else wallet.account_id,
+        external_id=document.get("externalId") or document["_id"],
+        currency=Currency(currency) if currency in Currency.__members__ else None,
+        wallet_currency=None if wallet is None else wallet.currency,
+        cents=cents_of(document),
+        paid=bool(document.get("paid")),
+        pubkey=NodePubkey(document["pubkey"]) if document.get("pubkey") else None,
+        preimage=document.get("secret"),
+        completed=bool(document.get("processingCompleted")),
+        release=release_of(document),
+        barred=barred.get(wallet_id),
+    )
+
+
+def taken_from_lightning(legs: Iterable[Document]) -> dict[PaymentHash, int]:
     """By payment hash, what these legs of receipts debit the Lightning account with, in sats."""
     sums: dict[PaymentHash, int] = {}
-    for leg in legs:
-        if (leg.get("accounts"), leg.get("currency")) == (LIGHTNING, Currency.BTC):
-            payment_hash = PaymentHash(leg["hash"])
-            # Another program may write any number there: its journal is adopted, or is a gap of its own.
-            sums[payment_hash] = sums.get(payment_hash, 0) + int(leg.get("debit", 0)) - int(leg.get("credit", 0))
+    for document in legs:
+        if (document.get("accounts"), document.get("currency")) == (LIGHTNING, Currency.BTC):
+            payment_hash = PaymentHash(document["hash"])
+            sums[payment_hash] = sums.get(payment_hash, 0) + _taken_sat(document)
     return sums
+
+
+def _taken_sat(document: Document) -> int:
+    """Another program may write anything there: what is no money is a gap of its own (`adapters.mongo.journals`)."""
+    try:
+        leg = leg_from(document)
+    except InvariantViolation:
+        return 0
+    return leg.debit - leg.credit
 
 
 def _head(by_kind: dict[str, list[Document]]) -> Head:

@@ -11,7 +11,7 @@ from pymongo import errors
 from pymongo.database import Database
 
 from adapters.mongo import collections as names
-from adapters.mongo.documents import RELEASE, Document, cents_of, milliseconds, release_of
+from adapters.mongo.documents import LND_CURSORS, RELEASE, Document, cents_of, milliseconds, release_of
 from adapters.mongo.errors import mapped
 from daemon.domain.errors import AlreadyExists, BadInput
 from daemon.domain.holds import Release
@@ -115,8 +115,9 @@ class MongoInvoices:
     def states_told(self, invoice: StoredInvoice) -> Mapping[str, Mapping[str, Any]]:
         """See the port: from the keys to the feed's rows."""
         makers = (held_key, canceled_key, expired_key)
-        keys = [make(invoice.pubkey, invoice.payment_hash) for make in makers]
         with mapped("reading an invoice's states"):
+            nodes = self._nodes_of(invoice.pubkey)
+            keys = [make(pubkey, invoice.payment_hash) for make in makers for pubkey in nodes]
             sequences = [taken["sequence"] for taken in self._db[names.KEYS].find({"_id": {"$in": keys}})]
             if not sequences:
                 return {}
@@ -128,12 +129,19 @@ class MongoInvoices:
             document = self._db[names.INVOICES].find_one({"_id": payment_hash}, {"pubkey": 1})
             if document is None:
                 return None
-            key = lightning_key(NodePubkey(document["pubkey"]), payment_hash)
-            keys = {"_id": {"$in": [key, assignment_key(key)]}}
-            sequences = [taken["sequence"] for taken in self._db[names.KEYS].find(keys)]
+            settled = [lightning_key(pubkey, payment_hash) for pubkey in self._nodes_of(document.get("pubkey"))]
+            keys = [*settled, *map(assignment_key, settled)]
+            sequences = [taken["sequence"] for taken in self._db[names.KEYS].find({"_id": {"$in": keys}})]
             row = self._db[names.OUTBOX].find_one({"_id": {"$in": sequences}, "type": "invoice.settled"})
         payload: Mapping[str, Any] | None = row["payload"] if row else None
         return payload
+
+    def _nodes_of(self, pubkey: str | None) -> list[NodePubkey]:
+        """The node that a document names; all of ours where it names none, for then any of them may have been paid."""
+        if pubkey:
+            return [NodePubkey(pubkey)]
+        cursors = self._db[names.CURSORS].find(LND_CURSORS, {"_id": 1})
+        return [NodePubkey(cursor["_id"].removeprefix("lnd:")) for cursor in cursors]
 
 
 class MongoOpenInvoices:
@@ -183,7 +191,7 @@ def _stored(document: Document) -> StoredInvoice:
         wallet_id=WalletId(document["walletId"]),
         account_id=AccountId(document.get("accountId", "")),
         external_id=document.get("externalId") or document["_id"],
-        pubkey=NodePubkey(document["pubkey"]),
+        pubkey=NodePubkey(document.get("pubkey") or ""),
         currency=Currency(document["currency"]),
         payment_request=document.get("paymentRequest"),
         paid=bool(document.get("paid")),

@@ -35,8 +35,8 @@ _SYSTEM_ROLES: dict[str, tuple[Currency, ...]] = {
 def init(db: Database[Document]) -> list[str]:
     """Makes collections, indexes, head, lease and system accounts where missing; returns what it made.
 
-    An older database becomes one of this version: versions have only added to each other so far, but for deposits to
-    dollar wallets, which older ones held for good.
+    An older database becomes one of this version: versions have only added to each other so far. Deposits that were
+    held for want of a wallet or a dealer are looked at again: it may be there now.
     """
     with mapped("init"):
         made = []
@@ -50,7 +50,7 @@ def init(db: Database[Document]) -> list[str]:
         made += _make_singletons(db)
         for role, currencies in _SYSTEM_ROLES.items():
             made += _try_system_account(db, role, currencies)
-        return made + _raise_version(db)
+        return made + _release_deposits(db) + _raise_version(db)
 
 
 def _create_collection(db: Database[Document], name: str) -> bool:
@@ -89,13 +89,18 @@ def _make_singletons(db: Database[Document]) -> list[str]:
     return made
 
 
+def _release_deposits(db: Database[Document]) -> list[str]:
+    """What still lacks its wallet is held again. (Version 2 knew no dollar wallets, and held all their deposits.)"""
+    due_again = {"$set": {"held": False, "held_reason": ""}}
+    released = db[names.DEPOSITS].update_many({"held": True}, due_again).modified_count
+    return [f"{released} deposits that were held are due again"] if released else []
+
+
 def _raise_version(db: Database[Document]) -> list[str]:
     """Last of all, so that a database says what it is only when it is so; a newer one stays newer."""
     older = {"_id": "schema", "version": {"$lt": names.SCHEMA_VERSION}}
     if db[names.SCHEMA].find_one(older) is None:
         return []
-    # Version 2 knew no dollar wallets: their deposits are looked at again.
-    db[names.DEPOSITS].update_many({"held": True, "held_reason": "not_a_btc_wallet"}, {"$set": {"held": False}})
     change = {"$set": {"version": names.SCHEMA_VERSION}}
     raised = db[names.SCHEMA].update_one(older, change).modified_count
     return [f"schema version {names.SCHEMA_VERSION}"] if raised else []

@@ -12,7 +12,7 @@ from pymongo.client_session import ClientSession
 from pymongo.database import Database
 
 from adapters.mongo import collections as names
-from adapters.mongo.barred import barred_wallets
+from adapters.mongo.barred import barred_accounts
 from adapters.mongo.documents import Document
 from adapters.mongo.errors import DUPLICATE_KEY, mapped
 from adapters.mongo.schema import account_document, wallet_document
@@ -84,7 +84,7 @@ class MongoWallets:
     def barred(self, wallet: Wallet) -> Barred | None:
         """See the port."""
         with mapped("reading an account's status"):
-            return barred_wallets(self._db, [wallet.wallet_id]).get(wallet.wallet_id)
+            return barred_accounts(self._db, [wallet.account_id]).get(wallet.account_id)
 
     def page(
         self, *, account_id: AccountId | None, after: str | None, limit: int

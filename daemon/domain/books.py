@@ -46,7 +46,8 @@ class Head:
 class Expectation:
     """An `invoiceusers` document (blink-contract.md 1) and whether its wallet exists.
 
-    `wallet_currency` is None where no wallet with this id exists. `pubkey` is the node that the invoice was
+    `wallet_currency` is None where no wallet with this id exists. `account_id` is whose the wallet is, whatever the
+    document says, empty where there is none. `pubkey` is the node that the invoice was
     made on, None where the document names none. `preimage` must never be logged.
     """
 
@@ -66,6 +67,11 @@ class Expectation:
     """Who releases what is held, None where the document does not say."""
     barred: Barred | None = None
     """Why nothing is credited to the account's wallets now; None where it is."""
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nobody waits for a payment any more: it was paid, or closed."""
+        return self.paid or self.completed
 
     @property
     def is_in_dollars(self) -> bool:
@@ -185,7 +191,7 @@ class Wanted:
     gone_txids: set[Txid] = field(default_factory=set)
     """All deposits of these txs."""
     disconnected: set[BlockHash] = field(default_factory=set)
-    """All deposits in these blocks, and the balances of the wallets of those that are settled."""
+    """All deposits in these blocks, and the balances of all wallets that the batch is about."""
     wallet_ids: set[WalletId] = field(default_factory=set)
     """Wallets whose currency is needed; those of deposits that are read come by themselves."""
     known: Known | None = None
@@ -249,6 +255,13 @@ class Facts:
     booked_elsewhere_sat: Mapping[PaymentHash, int] = field(default_factory=dict)
     """What other programs' journals of `booked_elsewhere` took from the Lightning account, in sats."""
     dollars: DollarFacts = field(default_factory=DollarFacts)
+
+    def is_booked_elsewhere(self, pubkey: NodePubkey, payment_hash: PaymentHash) -> bool:
+        """Whether another program has booked what this node received with this hash. It books what came to the node
+        that the invoice's document names: the same hash, paid on another node, is money of its own."""
+        expectation = self.expectations.get(payment_hash)
+        is_here = expectation is None or expectation.pubkey in (None, pubkey)
+        return is_here and payment_hash in self.booked_elsewhere
 
 
 @dataclass(slots=True, kw_only=True)

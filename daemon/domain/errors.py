@@ -43,6 +43,14 @@ class BadInput(TellerdError):
         self.field = field
 
 
+class BadSecret(BadInput):
+    """A caller's secret is not the right one; names the field and the remedy, never the value."""
+
+    def __init__(self, *, field: str, problem: str, remedy: str) -> None:
+        TellerdError.__init__(self, f"{field}: it {problem}; {remedy}")
+        self.field = field
+
+
 class OutOfRange(BadInput):
     """A position that has not been reached: it may be right later, or in another database."""
 

@@ -34,9 +34,20 @@ def outpoint_of(txid: Txid, vout: int) -> Outpoint:
     return Outpoint(f"{txid}:{vout}")
 
 
+def txid_of(outpoint: Outpoint) -> Txid:
+    """The tx that an output belongs to."""
+    return Txid(outpoint.partition(":")[0])
+
+
 def lightning_key(pubkey: NodePubkey, settled_id: str) -> str:
     """Idempotency key of one settled invoice (its payment hash) or AMP set (its set id)."""
     return f"ln:{pubkey}:{settled_id}"
+
+
+def settled_by(key: str) -> tuple[NodePubkey, str] | None:
+    """The reverse of `lightning_key`; None for a key of anything else."""
+    parts = key.split(":")
+    return (NodePubkey(parts[1]), parts[2]) if len(parts) == 3 and parts[0] == "ln" else None
 
 
 def repeat_key(settlement: str, cumulative_msat: int) -> str:

@@ -42,7 +42,7 @@ class InvoiceSettled:
     settled_at_ms: int
     memo: str
     htlcs: tuple[HtlcRef, ...] = ()
-    seen_at_ns: int = 0
+    seen_at_ns: int = field(default=0, compare=False)
     """Monotonic clock when it was read from the node, for the latency metric; 0 if not measured."""
     wallet_named: str | None = None
     """What a payment that nobody asked for has in the custom record that names a wallet; None if it has none, was
@@ -265,6 +265,9 @@ class SuspenseAssigned:
     outpoint: Outpoint | None = None
     deal: Deal | Unpriced | None = None
 
+
+CallersEvent = SuspenseAssigned | InvoiceEnded
+"""What callers of the API bring to posting, and wait for; an invoice's end comes from its node, too."""
 
 NodeEvent = (
     InvoiceSettled

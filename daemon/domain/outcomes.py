@@ -114,7 +114,7 @@ class AssignmentProblem(StrEnum):
     ASSIGNED = "assigned"
     """To another wallet."""
     REVERSED = "reversed"
-    """A reorg took it back before anybody had it."""
+    """A reorg took it back: from suspense, or from the wallet that it was assigned to."""
     BARRED = "barred"
     """The wallet's account is locked or closed."""
     BOOKED_ELSEWHERE = "booked_elsewhere"

@@ -124,6 +124,13 @@ class FullCheck:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ReconciliationAsked:
+    """What somebody may ask for: a look, and before it a full check where `full`."""
+
+    full: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Reconciled:
     """What somebody who asked for it gets: a look that began after the question, and the full check if it was asked
     for, too."""

@@ -36,7 +36,8 @@ class HoldStatus:
     """A node's hold invoices, as their keeper sees them; read like `NodeStatus`.
 
     `nearest_deadline_blocks`: so many blocks until the first of what is held is decided whatever is missing, None
-    while nothing is held.
+    while nothing is held. `unknown`: how many payments the node holds that nobody here expects, None until they were
+    counted.
     """
 
     name: str
@@ -44,11 +45,12 @@ class HoldStatus:
     held: int = 0
     held_msat: int = 0
     nearest_deadline_blocks: int | None = None
+    unknown: int | None = None
 
     def clear(self) -> None:
         """Nobody looks now."""
         self.watched = self.held = self.held_msat = 0
-        self.nearest_deadline_blocks = None
+        self.nearest_deadline_blocks = self.unknown = None
 
 
 HintsState = Literal["off", "live", "silent"]

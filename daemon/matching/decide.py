@@ -23,7 +23,8 @@ from daemon.domain.books import (
 from daemon.domain.cursors import LndCursor
 from daemon.domain.entries import check_balanced
 from daemon.domain.errors import InvariantViolation
-from daemon.domain.identifiers import PaymentHash, assignment_key, foreign_key, lightning_key, opening_key
+from daemon.domain.holds import ALREADY_PAID
+from daemon.domain.identifiers import PaymentHash, WalletId, assignment_key, foreign_key, lightning_key, opening_key
 from daemon.domain.money import MSAT_PER_SAT, Currency, Price, split_msat
 from daemon.domain.node_events import (
     ChannelCost,
@@ -151,11 +152,11 @@ def _settled(plan: Plan, event: InvoiceSettled, price: Price | None) -> None:
     if plan.is_booked(key):
         outcome = book_repeat(plan, event, key, expectation, price) or AlreadyPosted(key)
         plan.outcomes.append(_assign_if_awaited(plan, event, key, expectation, reason, price) or outcome)
-    elif event.payment_hash in plan.facts.booked_elsewhere:
+    elif plan.facts.is_booked_elsewhere(event.pubkey, event.payment_hash):
         plan.outcomes.append(note_elsewhere(plan, event, key))
-    elif expectation is not None and reason == "already_paid":
+    elif expectation is not None and reason == ALREADY_PAID:
         _note_gap(plan, event, key)
-    elif reason is not None and reason not in _BARRED and (not cursor.opened or _before_opening(event, cursor)):
+    elif reason is not None and reason not in _BY_AN_OPERATOR and (not cursor.opened or _before_opening(event, cursor)):
         plan.outcomes.append(PartOfOpening(key))
     else:
         _receive(plan, event, key, expectation, reason, price)
@@ -181,7 +182,7 @@ def _why_not_credited(plan: Plan, event: InvoiceSettled, expectation: Expectatio
         # Who has paid an invoice knows its preimage, and can send money with the same hash to another node.
         return "other_node"
     if plan.is_paid(expectation) and not amp.is_paid_by_another_set(plan, event):
-        return "already_paid"
+        return ALREADY_PAID
     if expectation.wallet_currency is None:
         return "no_wallet"
     if expectation.barred is not None:
@@ -246,6 +247,8 @@ def _assign_if_awaited(
     waiting = plan.waiting_suspense(key)
     if waiting is None or expectation is None or reason is not None or waiting.reason in _BY_AN_OPERATOR:
         return None
+    if plan.facts.is_booked_elsewhere(event.pubkey, event.payment_hash):
+        return None  # its wallet has it already
     if expectation.is_in_dollars:
         step = dollars.assignment_step(plan, waiting, event, expectation, price=price)
     else:
@@ -256,7 +259,7 @@ def _assign_if_awaited(
         state=SuspenseState.ASSIGNED,
         by=TELLERD,
         reason="its invoice appeared",
-        wallet_id=expectation.wallet_id,
+        wallet_id=WalletId(step.events[0].wallet_ids[0]),  # less than a cent goes to the account's BTC wallet
     )
     plan.put_suspense(waiting.changed(change))
     return Posted(step.key, waiting.amount_sat, price is not None or expectation.is_in_dollars)

@@ -355,8 +355,9 @@ class _Decision:
             return "no_dealer"
         if deal is None:
             return UnpricedReason.MISSING.value
-        if isinstance(deal, Deal) and deal.amount_cents > MAX_LEG_AMOUNT:
-            return UnpricedReason.MISSING.value  # more than any ledger holds is no price
+        if isinstance(deal, Deal) and not 0 < deal.amount_cents <= MAX_LEG_AMOUNT:
+            # More than any ledger holds is no price; nothing for more than dust is an answer without its field.
+            return UnpricedReason.MISSING.value
         return deal.reason.value if isinstance(deal, Unpriced) else ""
 
     def _currency(self, deposit: Deposit) -> Currency | None:

@@ -68,7 +68,7 @@ def _is_in_no_books(plan: Plan, event: HtlcLost) -> bool:
     if _before_opening(event, plan.cursor(event.pubkey)):
         return True
     receipt = lightning_key(event.pubkey, event.settled_id)
-    return not plan.is_booked(receipt) and event.payment_hash not in plan.facts.booked_elsewhere
+    return not (plan.is_booked(receipt) or plan.facts.is_booked_elsewhere(event.pubkey, event.payment_hash))
 
 
 def _before_opening(event: HtlcLost, cursor: LndCursor) -> bool:

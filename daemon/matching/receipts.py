@@ -210,41 +210,47 @@ def rounding_step(pubkey: NodePubkey, rounding_sats: int, at_ms: int) -> Step:
 
 def opening_step(event: NodeOpened, opening_sat: int, opening_msat: int) -> Step:
     """What the node held before tellerd's first start; below zero where earlier credits were spent since."""
-    key = opening_key(event.pubkey)
-    source, target = (LIGHTNING, OPENING) if opening_sat >= 0 else (OPENING, LIGHTNING)
-    entry = JournalEntry(
-        key=key,
+    return _opening(
+        opening_key(event.pubkey),
+        event.pubkey,
+        node_name=event.name,
         memo=f"opening balance of {event.name}",
-        datetime_ms=event.opened_at_ms,
-        legs=moved(source, target, abs(opening_sat)),
-        details={"type": "reconciliation", "pending": False, "pubkey": event.pubkey},
+        amount_sat=opening_sat,
+        amount_msat=opening_msat,
+        at_ms=event.opened_at_ms,
     )
-    told = OutboxEvent(
-        type=outbox.BOOKS_OPENED,
-        key=key,
-        occurred_at_ms=event.opened_at_ms,
-        wallet_ids=(),
-        payload={"node": event.pubkey, "node_name": event.name, "amount_msat": opening_msat},
-    )
-    return Step(key, entry if opening_sat else None, (told,))
 
 
 def wallet_opening_step(cursor: LndCursor, event: MarksMoved, amount_sat: int) -> Step:
     """What the node's wallet and closing channels held, where only its channels were counted at the opening."""
-    key = wallet_opening_key(event.pubkey)
+    return _opening(
+        wallet_opening_key(event.pubkey),
+        event.pubkey,
+        node_name=cursor.name,
+        memo=f"opening balance of {cursor.name}: its wallet",
+        amount_sat=amount_sat,
+        amount_msat=event.opening_msat,
+        at_ms=event.at_ms,
+    )
+
+
+def _opening(
+    key: str, pubkey: NodePubkey, *, node_name: str, memo: str, amount_sat: int, amount_msat: int, at_ms: int
+) -> Step:
+    source, target = (LIGHTNING, OPENING) if amount_sat >= 0 else (OPENING, LIGHTNING)
     entry = JournalEntry(
         key=key,
-        memo=f"opening balance of {cursor.name}: its wallet",
-        datetime_ms=event.at_ms,
-        legs=moved(LIGHTNING, OPENING, amount_sat),
-        details={"type": "reconciliation", "pending": False, "pubkey": event.pubkey},
+        memo=memo,
+        datetime_ms=at_ms,
+        legs=moved(source, target, abs(amount_sat)),
+        details={"type": "reconciliation", "pending": False, "pubkey": pubkey},
     )
     told = OutboxEvent(
         type=outbox.BOOKS_OPENED,
         key=key,
-        occurred_at_ms=event.at_ms,
+        occurred_at_ms=at_ms,
         wallet_ids=(),
-        payload={"node": event.pubkey, "node_name": cursor.name, "amount_msat": event.opening_msat},
+        payload={"node": pubkey, "node_name": node_name, "amount_msat": amount_msat},
     )
     return Step(key, entry if amount_sat else None, (told,))
 

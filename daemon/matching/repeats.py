@@ -104,13 +104,13 @@ def _credit(
 def _wallet_of(plan: Plan, key: str, expectation: Expectation | None) -> WalletId | None:
     """Who got the first sats, and gets these: of a dollar invoice the dealer, whatever arrived (design.md section 4,
     Amounts). None where that is not certain: no document says it, or a person has assigned the first elsewhere."""
-    if expectation is None or plan.assigned_to(key) not in (None, expectation.wallet_id):
-        return None
-    if expectation.barred is not None:
+    if expectation is None or expectation.barred is not None:
         return None
     if expectation.is_in_dollars:
-        return dollars.sats_wallet(plan, expectation)
-    return expectation.wallet_id if expectation.wallet_currency is Currency.BTC else None
+        wallet_id = dollars.sats_wallet(plan, expectation)
+    else:
+        wallet_id = expectation.wallet_id if expectation.wallet_currency is Currency.BTC else None
+    return wallet_id if plan.assigned_to(key) in (None, expectation.wallet_id, wallet_id) else None
 
 
 def _raise_suspense(plan: Plan, event: InvoiceSettled, repeat: _Repeat, waiting: SuspenseEntry) -> Outcome:

@@ -6,9 +6,9 @@
 | anything else, to a wallet in sats | the sats that wait |
 | anything else, to a wallet in dollars | the cents that the dealer gives for these sats at this moment |
 
-Once: a repeat finds it done, another wallet is refused. An unpaid document whose money it is counts as paid from then
-on, whoever got it, so that no program credits it a second time. Who said it, when and why stands in the entry's trail
-and in the event.
+Once: a repeat finds it done, another wallet is refused; after a reorg has taken the money back, the repeat is, too. An
+unpaid document whose money it is (of an AMP invoice: one set of it) counts as paid from then on, whoever got it, so
+that no program credits it a second time. Who said it, when and why stands in the entry's trail and in the event.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from daemon.domain.books import Expectation, SuspenseChange, SuspenseEntry, Susp
 from daemon.domain.chain import Deposit
 from daemon.domain.entries import MAX_LEG_AMOUNT, JournalEntry
 from daemon.domain.errors import InvariantViolation
-from daemon.domain.identifiers import assignment_key, lightning_key
+from daemon.domain.identifiers import assignment_key, lightning_key, settled_by
 from daemon.domain.money import Currency, Price, fee_in_cents
 from daemon.domain.node_events import InvoiceSettled, SuspenseAssigned
 from daemon.domain.outbox import OutboxEvent
 from daemon.domain.outcomes import Assigned, AssignmentProblem, NotAssigned
 from daemon.domain.quotes import Deal
-from daemon.matching import deposit_entries, dollars, receipts
+from daemon.matching import amp, deposit_entries, dollars, receipts
 from daemon.matching.plan import Plan, Step
 
 
@@ -36,6 +36,8 @@ def want_assignment(wanted: Wanted, event: SuspenseAssigned) -> None:
     wanted.wallet_ids.add(event.wallet_id)
     if event.payment_hash:
         wanted.payment_hashes.add(event.payment_hash)
+        if (settlement := settled_by(event.key)) is not None:
+            wanted.keys.add(lightning_key(settlement[0], event.payment_hash))  # of an AMP set that of its invoice
     if event.outpoint:
         wanted.outpoints.add(event.outpoint)
 
@@ -43,7 +45,7 @@ def want_assignment(wanted: Wanted, event: SuspenseAssigned) -> None:
 def decide_assignment(plan: Plan, event: SuspenseAssigned, price: Price | None) -> None:
     """Decides one event; adds one outcome."""
     entry = plan.suspense(event.key)
-    if entry is not None and entry.assigned_to == event.wallet_id:
+    if entry is not None and entry.state is SuspenseState.ASSIGNED and entry.assigned_to == event.wallet_id:
         plan.outcomes.append(Assigned(event.key, entry, again=True))
         return
     problem = _problem(plan, event, entry)
@@ -51,9 +53,11 @@ def decide_assignment(plan: Plan, event: SuspenseAssigned, price: Price | None) 
         plan.outcomes.append(NotAssigned(event.key, problem or AssignmentProblem.NO_ENTRY, entry))
         return
     owner = _invoice_of(plan, entry)
-    plan.take(_told(_step(plan, event, entry, owner, price), event))
-    if owner is not None:
-        plan.mark_paid(owner.payment_hash)
+    step = _told(_step(plan, event, entry, owner, price), event)
+    if owner is None:
+        plan.take(step)
+    else:
+        amp.take_credit(plan, _settlement(entry), step)
     change = SuspenseChange(
         at_ms=event.at_ms,
         state=SuspenseState.ASSIGNED,
@@ -70,15 +74,16 @@ def _problem(plan: Plan, event: SuspenseAssigned, entry: SuspenseEntry | None) -
     facts = plan.facts.chain
     if entry is None:
         return AssignmentProblem.NO_ENTRY
-    if entry.assigned_to is not None:
-        return AssignmentProblem.ASSIGNED
     if entry.state is SuspenseState.REVERSED:
         return AssignmentProblem.REVERSED
+    if entry.assigned_to is not None:
+        return AssignmentProblem.ASSIGNED
     if event.wallet_id not in facts.currencies:
         return AssignmentProblem.NO_WALLET
     if event.wallet_id in facts.barred:
         return AssignmentProblem.BARRED
-    if entry.payment_hash in plan.facts.booked_elsewhere or entry.outpoint in facts.booked_elsewhere:
+    is_receipt_elsewhere = plan.facts.is_booked_elsewhere(entry.pubkey, entry.payment_hash)
+    if is_receipt_elsewhere or entry.outpoint in facts.booked_elsewhere:
         return AssignmentProblem.BOOKED_ELSEWHERE
     if facts.currencies[event.wallet_id] is Currency.USD:
         return _not_in_dollars(plan, event, entry)
@@ -91,6 +96,8 @@ def _not_in_dollars(plan: Plan, event: SuspenseAssigned, entry: SuspenseEntry) -
         return AssignmentProblem.NO_DEALER
     if _is_quoted(plan, event, entry, _invoice_of(plan, entry)):
         return None
+    if entry.amount_sat == 0:
+        return AssignmentProblem.UNDER_ONE_CENT  # whatever the price: nobody has been asked for one
     if not isinstance(event.deal, Deal) or event.deal.amount_cents > MAX_LEG_AMOUNT:
         return AssignmentProblem.NO_PRICE
     if event.deal.amount_sat != entry.amount_sat:
@@ -99,11 +106,14 @@ def _not_in_dollars(plan: Plan, event: SuspenseAssigned, entry: SuspenseEntry) -
 
 
 def _invoice_of(plan: Plan, entry: SuspenseEntry) -> Expectation | None:
-    """The unpaid document whose money this is; None for money of no invoice, that came again, or is another node's."""
+    """The document whose money this is, unpaid, or paid by another set of its AMP invoice; None for money of no
+    invoice, that came again, or is another node's."""
     expectation = plan.expectation(entry.payment_hash)
-    if expectation is None or plan.is_paid(expectation) or expectation.pubkey not in (None, entry.pubkey):
+    if expectation is None or settled_by(entry.key) is None or expectation.pubkey not in (None, entry.pubkey):
         return None
-    return expectation if entry.key == lightning_key(entry.pubkey, entry.payment_hash) else None
+    if plan.is_paid(expectation) and not amp.is_paid_by_another_set(plan, _settlement(entry)):
+        return None
+    return expectation
 
 
 def _is_quoted(plan: Plan, event: SuspenseAssigned, entry: SuspenseEntry, owner: Expectation | None) -> bool:
@@ -196,11 +206,12 @@ def _told(step: Step, event: SuspenseAssigned) -> Step:
 
 
 def _settlement(entry: SuspenseEntry) -> InvoiceSettled:
-    """What the entry was booked for, as far as it is kept."""
+    """What the entry was booked for, as far as it is kept; of an AMP set its id is in the key."""
+    _, settled_id = settled_by(entry.key) or (entry.pubkey, entry.payment_hash)
     return InvoiceSettled(
         pubkey=entry.pubkey,
         payment_hash=entry.payment_hash,
-        settled_id=entry.payment_hash,
+        settled_id=settled_id,
         settle_index=0,
         received_msat=entry.received_msat,
         settled_at_ms=entry.received_at_ms,

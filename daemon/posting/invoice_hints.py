@@ -41,7 +41,10 @@ class HintInbox:
             first = not self._hashes
             self._hashes[payment_hash] = None
         if first:
-            self._token.run_sync_soon(self._set_arrived)
+            try:
+                self._token.run_sync_soon(self._set_arrived)
+            except trio.RunFinishedError:
+                pass  # nobody is left who could look
 
     def note_reason(self, payment_hash: PaymentHash, reason: str) -> None:
         """From any thread."""

@@ -19,8 +19,9 @@ import trio
 from daemon.domain.books import Changes, Head, Known
 from daemon.domain.chain_events import ChainEvent
 from daemon.domain.errors import Conflict, InvariantViolation, LeaseLost, Unavailable
-from daemon.domain.node_events import InvoiceSettled, NodeEvent, SuspenseAssigned
-from daemon.domain.outcomes import Assigned, DepositsChanged, LossBooked, Outcome, Posted, Suspended
+from daemon.domain.holds import ALREADY_PAID
+from daemon.domain.node_events import CallersEvent, InvoiceEnded, InvoiceSettled, NodeEvent
+from daemon.domain.outcomes import Assigned, DepositsChanged, LossBooked, Noted, Outcome, Posted, Suspended
 from daemon.domain.ports import Books, Metrics, PriceSource
 from daemon.matching.decide import decide, wanted_by
 from daemon.matching.deposits import BLINKS_RULES, DepositRules
@@ -119,20 +120,31 @@ class Poster:
     async def run(self, inbox: trio.MemoryReceiveChannel[Sequence[NodeEvent]]) -> None:
         """Posts until the inbox is closed. Raises LeaseLost when another daemon leads."""
         # The inbox is its owner's: closed here, a failure would break the senders that wait for room.
-        async for first in inbox:
-            arrived = list(first)
-            decided: Decided | None = None
-            taken_ns = time.monotonic_ns()
-            while arrived:
-                _take_arrived(arrived, inbox)
-                batch = arrived[:MAX_BATCH]
-                del arrived[:MAX_BATCH]
-                self._oldest_ns, taken_ns = _oldest_ns(batch, taken_ns), time.monotonic_ns()
-                if self._turns is None:
-                    decided = await self._post(batch, decided, arrived[:MAX_BATCH])
-                else:
-                    await self._turns.post(batch, self._post)
-            self._oldest_ns = None
+        try:
+            async for first in inbox:
+                await self._post_arrived(list(first), inbox)
+        finally:
+            if self._turns is not None:
+                self._turns.status.rest()
+
+    async def _post_arrived(
+        self, arrived: list[NodeEvent], inbox: trio.MemoryReceiveChannel[Sequence[NodeEvent]]
+    ) -> None:
+        """Batch by batch, until nothing waits that has arrived; also an empty one, by which `turns` wakes posting."""
+        decided: Decided | None = None
+        taken_ns = time.monotonic_ns()
+        while True:
+            _take_arrived(arrived, inbox)
+            batch = arrived[:MAX_BATCH]
+            del arrived[:MAX_BATCH]
+            self._oldest_ns, taken_ns = _oldest_ns(batch, taken_ns), time.monotonic_ns()
+            if self._turns is None:
+                decided = await self._post(batch, decided, arrived[:MAX_BATCH])
+            else:
+                await self._turns.post(batch, self._post)
+            if not arrived:
+                break
+        self._oldest_ns = None
 
     def backlog(self, inbox: trio.MemoryReceiveChannel[Sequence[NodeEvent]]) -> Backlog:
         """What waits now, in `inbox` and here; for any thread. First come is first posted, so that the oldest is
@@ -174,6 +186,8 @@ class Poster:
                 return ahead
             # What was decided rests on a commit, or on facts, that may be no more: from the store again.
             decided = None
+            if self._turns is not None:
+                await self._turns.confirm()
 
     async def _commit_looking_ahead(
         self, batch: Sequence[NodeEvent], decided: Decided | None, following: Sequence[NodeEvent]
@@ -255,7 +269,7 @@ class Poster:
         now_ns = time.monotonic_ns()
         for event, outcome in zip(batch, committed.plan.outcomes, strict=True):
             self._count(event, outcome, now_ns)
-            if self._on_posted is not None and isinstance(event, SuspenseAssigned):
+            if self._on_posted is not None and isinstance(event, CallersEvent):
                 self._on_posted(event, outcome)
         if self._turns is not None and committed.changes is not None:
             self._turns.committed(committed.changes)
@@ -272,6 +286,15 @@ class Poster:
         if isinstance(outcome, LossBooked):
             self._metrics.htlc_lost(amount_msat=outcome.amount_msat)
             log.error("htlc.lost", key=outcome.key, amount_msat=outcome.amount_msat)
+        if isinstance(event, InvoiceEnded) and event.returned_msat and _is_news(event, outcome):
+            self._metrics.hold_canceled(pubkey=event.pubkey, reason=event.reason)
+            log.info(
+                "hold.canceled",
+                pubkey=event.pubkey,
+                payment_hash=event.payment_hash,
+                returned_msat=event.returned_msat,
+                reason=event.reason,
+            )
         self._metrics.settled(outcome=outcome_name(outcome), amount_sat=amount_sat, latency_s=latency_s)
         if isinstance(outcome, Suspended):
             log.warning("suspense.received", key=outcome.key, amount_sat=amount_sat, reason=outcome.reason)
@@ -301,6 +324,12 @@ def outcome_name(outcome: Outcome) -> str:
         "Assigned": "assigned",
         "NotAssigned": "not_assigned",
     }[type(outcome).__name__]
+
+
+def _is_news(ended: InvoiceEnded, outcome: Outcome) -> bool:
+    """Whether it is heard of for the first time: told now; or the end of an invoice that counts as paid, of which
+    nothing is told, and which its keeper gives this reason once."""
+    return isinstance(outcome, Noted) or ended.reason == ALREADY_PAID
 
 
 def _oldest_ns(batch: Sequence[NodeEvent], taken_ns: int) -> int:

@@ -10,6 +10,7 @@ from typing import Protocol
 
 from daemon.domain.deposit_terms import ConfirmationPolicy, DepositTerms
 from daemon.domain.errors import TellerdError
+from daemon.domain.holds import PREIMAGE_BYTES
 from daemon.domain.node_events import NodeEvent
 from daemon.domain.outcomes import Outcome
 from daemon.domain.ports import (
@@ -38,8 +39,6 @@ from daemon.posting.pricing import Pricing
 from daemon.serving.gate import Gate
 from daemon.serving.reconciliation import Reconciler
 
-PREIMAGE_BYTES = 32
-
 
 class EventFeed(Protocol):
     """The outbox for one subscriber; `daemon.relay.feed.Feed`."""
@@ -59,7 +58,7 @@ class EventFeed(Protocol):
 class Decider(Protocol):
     """Has posting decide something; `daemon.posting.requests.PostingRequests`."""
 
-    def ask(self, event: NodeEvent, *, timeout_s: float) -> Outcome | None:
+    def ask(self, event: NodeEvent, /, *, timeout_s: float) -> Outcome | None:
         """What is in the books of this event; None when the time is up. Raises Unavailable."""
         ...
 

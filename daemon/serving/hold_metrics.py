@@ -10,10 +10,11 @@ from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
+from daemon.domain.holds import CANCEL_REASONS
 from daemon.domain.status import HoldStatus
 
-_DELAY_BUCKETS_S: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 30.0, 60.0, 600.0, 3600.0)
-"""From a decision at once to one that has waited for a caller."""
+_DELAY_BUCKETS_S: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 30.0, 60.0)
+"""From an answer at once to one of a dealer or a node that hardly answers."""
 
 
 class HoldMetrics(Collector):
@@ -29,14 +30,15 @@ class HoldMetrics(Collector):
         )
         self._delay = Histogram(
             "tellerd_hold_settle_delay_seconds",
-            "From seeing a held payment to the node's answer to SettleInvoice.",
+            "From seeing a held payment to the node's answer to SettleInvoice; only of those that could be taken when "
+            "they came: none that had to wait for a release, a preimage, a wallet or a price.",
             ["node"],
             buckets=_DELAY_BUCKETS_S,
             registry=registry,
         )
         self._canceled = Counter(
             "tellerd_holds_canceled",
-            "Held payments that were given back, by reason.",
+            "Held payments that went back to their payers, whoever asked for it, by reason.",
             ["node", "reason"],
             registry=registry,
         )
@@ -55,13 +57,13 @@ class HoldMetrics(Collector):
             self._attached_again.labels(node).inc(holds)
 
     def hold_settled(self, *, node: str, delay_s: float | None) -> None:
-        """A held payment was taken."""
+        """A held payment was taken that could be taken when it came."""
         if delay_s is not None:
             self._delay.labels(node).observe(delay_s)
 
     def hold_canceled(self, *, node: str, reason: str) -> None:
-        """A held payment was given back."""
-        self._canceled.labels(node, reason).inc()
+        """A held payment has gone back."""
+        self._canceled.labels(node, reason if reason in CANCEL_REASONS else "other").inc()
 
     def collect(self) -> Iterator[Metric]:
         """The base class's."""
@@ -72,13 +74,19 @@ class HoldMetrics(Collector):
             "tellerd_hold_deadline_blocks",
             "Blocks until the first of them is decided whatever is missing; absent while nothing is held.",
         )
+        unknown = _gauge(
+            "tellerd_holds_unknown",
+            "Payments that the node holds and nobody here expects; absent until they were counted.",
+        )
         for status in self.statuses:
             watched.add_metric([status.name], status.watched)
             held.add_metric([status.name], status.held)
             held_msat.add_metric([status.name], status.held_msat)
             if status.nearest_deadline_blocks is not None:
                 deadline.add_metric([status.name], status.nearest_deadline_blocks)
-        yield from (watched, held, held_msat, deadline)
+            if status.unknown is not None:
+                unknown.add_metric([status.name], status.unknown)
+        yield from (watched, held, held_msat, deadline, unknown)
 
 
 def _gauge(name: str, what: str) -> GaugeMetricFamily:

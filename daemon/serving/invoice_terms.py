@@ -30,11 +30,7 @@ class NoPrice(TellerdError):
 
 def check_amount(wallet: Wallet, amount_sat: int | None, amount_cents: int | None) -> None:
     """Raises BadInput unless a wallet of this currency can ask for this; None for both: the payer decides."""
-    in_dollars = wallet.currency is Currency.USD
-    if amount_sat is not None and in_dollars:
-        remedy = "the wallet counts in dollars: give amount_cents, or no amount and the payer decides"
-        raise BadInput(field="amount_sat", value=amount_sat, remedy=remedy)
-    if amount_cents is not None and not in_dollars:
+    if amount_cents is not None and wallet.currency is not Currency.USD:
         remedy = "the wallet counts in sats: give amount_sat, or no amount and the payer decides"
         raise BadInput(field="amount_cents", value=amount_cents, remedy=remedy)
     if amount_sat is not None and not 1 <= amount_sat <= MAX_AMOUNT_SAT:
@@ -62,9 +58,15 @@ def pricing_of(api: Api) -> Pricing:
     return api.pricing
 
 
-def deal_for(pricing: Pricing, *, amount_cents: int, expiry_s: int) -> Deal:
-    """What these cents cost now. Raises NoPrice, and BadInput where that is more than there can be."""
-    deal = pricing.sats_for(amount_cents=amount_cents, expiry_s=expiry_s)
+def deal_for(api: Api, *, amount_sat: int | None, amount_cents: int | None, expiry_s: int) -> Deal | None:
+    """What a dollar invoice's cents cost now, or what its sats buy; None for one without an amount. Raises
+    NotConfigured, NoPrice, and BadInput where the other amount would be more than there can be, or less than a cent."""
+    if amount_sat is not None:
+        deal = pricing_of(api).cents_for(amount_sat=amount_sat, expiry_s=expiry_s)
+    elif amount_cents is not None:
+        deal = pricing_of(api).sats_for(amount_cents=amount_cents, expiry_s=expiry_s)
+    else:
+        return None
     if isinstance(deal, Unpriced):
         raise NoPrice(
             f"there is no price for dollars now ({deal.reason.value}); repeat the call when there is one "
@@ -72,19 +74,43 @@ def deal_for(pricing: Pricing, *, amount_cents: int, expiry_s: int) -> Deal:
         )
     if deal.amount_sat > MAX_AMOUNT_SAT:
         remedy = f"at today's price these are {deal.amount_sat} sats: give less"
-        raise BadInput(field="amount_cents", value=amount_cents, remedy=remedy)
+        raise BadInput(field="amount_cents", value=deal.amount_cents, remedy=remedy)
+    if deal.amount_cents == 0:
+        # With no amount it is no mistake: then what comes goes to the account's BTC wallet.
+        remedy = "at today's price this is less than a cent: give more, or no amount"
+        raise BadInput(field="amount_sat", value=deal.amount_sat, remedy=remedy)
+    if deal.amount_cents > MAX_AMOUNT_CENTS:
+        remedy = f"at today's price these are {deal.amount_cents} cents: give less"
+        raise BadInput(field="amount_sat", value=deal.amount_sat, remedy=remedy)
     return deal
 
 
-def deal_first(api: Api, amount_cents: int | None, expiry_s: int) -> Deal | None:
-    """What a new invoice's cents cost; None for one without an amount in dollars. Raises as `deal_for`."""
-    return None if amount_cents is None else deal_for(pricing_of(api), amount_cents=amount_cents, expiry_s=expiry_s)
+def keep_deal(
+    api: Api,
+    invoice: StoredInvoice,
+    deal: Deal,
+    expiry_s: int,
+    *,
+    in_sats: bool,
+    instead_of: Quote | None = None,
+) -> Quote:
+    """Stores what a dollar invoice's amount was changed at; where a repeat was faster, its quote counts."""
+    return pricing_of(api).keep(
+        invoice.payment_hash,
+        invoice.wallet_id,
+        deal,
+        expiry_s=expiry_s,
+        in_sats=in_sats,
+        instead_of=instead_of,
+    )
 
 
-def keep_deal(api: Api, invoice: StoredInvoice, deal: Deal, expiry_s: int, *, instead_of: Quote | None = None) -> Quote:
-    """Stores what a dollar invoice's cents cost; where a repeat was faster, its quote counts."""
-    pricing = pricing_of(api)
-    return pricing.keep(invoice.payment_hash, invoice.wallet_id, deal, expiry_s=expiry_s, instead_of=instead_of)
+def asked_in_sats(api: Api, invoice: StoredInvoice) -> bool:
+    """Whether the invoice was asked for in sats, or without an amount, which is no sats. Blocks for a dollar one."""
+    if invoice.cents is None:
+        return True
+    quote = None if api.pricing is None else api.pricing.of(invoice.payment_hash)
+    return quote is not None and quote.in_sats
 
 
 def value_msat(api: Api, invoice: StoredInvoice, *, amount_sat: int | None, expiry_s: int) -> int:
@@ -93,14 +119,26 @@ def value_msat(api: Api, invoice: StoredInvoice, *, amount_sat: int | None, expi
     if invoice.cents is None:
         return (amount_sat or 0) * MSAT_PER_SAT
     quote = pricing_of(api).of(invoice.payment_hash)
-    if quote is None or quote.cents != invoice.cents:
-        # A crash came between document and quote, or the document is another program's; a quote over other cents is
+    if quote is None or not _is_for(quote, invoice, amount_sat):
+        # A crash came between document and quote, or the document is another program's; a quote over another amount is
         # of a document that is gone.
-        deal = deal_for(pricing_of(api), amount_cents=invoice.cents, expiry_s=expiry_s)
-        quote = keep_deal(api, invoice, deal, expiry_s, instead_of=quote)
+        deal = deal_for(api, amount_sat=amount_sat, amount_cents=invoice.cents, expiry_s=expiry_s)
+        if deal is None or deal.amount_cents != invoice.cents:
+            raise _over(invoice)
+        quote = keep_deal(api, invoice, deal, expiry_s, in_sats=amount_sat is not None, instead_of=quote)
     elif api.now().timestamp() * 1000 >= quote.expires_at_ms:
-        raise AlreadyExists(
-            f"external_id: the price of {invoice.external_id!r} has expired before the node had the invoice; "
-            "give another external_id"
-        )
+        raise _over(invoice)
     return quote.sat * MSAT_PER_SAT
+
+
+def _is_for(quote: Quote, invoice: StoredInvoice, amount_sat: int | None) -> bool:
+    """Whether a quote is for what is asked for: these sats, or without any these cents."""
+    return quote.cents == invoice.cents and (quote.sat if quote.in_sats else None) == amount_sat
+
+
+def _over(invoice: StoredInvoice) -> AlreadyExists:
+    """What the wallet is to get stands in the document: at another price the invoice would be another one."""
+    return AlreadyExists(
+        f"external_id: the price of {invoice.external_id!r} has expired before the node had the invoice; "
+        "give another external_id"
+    )

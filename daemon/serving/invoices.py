@@ -21,10 +21,19 @@ from daemon.domain.money import MSAT_PER_SAT, Currency
 from daemon.domain.outbox import INVOICE_CANCELED, INVOICE_EXPIRED, INVOICE_HELD
 from daemon.domain.payment_requests import PaymentRequest, decode_payment_request
 from daemon.domain.ports import LightningNode, NewHoldInvoice, NewInvoice, NodeInvoice, StoredInvoice, Wallet
+from daemon.domain.quotes import Deal
 from daemon.serving import fields, paging
 from daemon.serving.api import Api
-from daemon.serving.choice import choose_node, node_of_pubkey
-from daemon.serving.invoice_terms import check_amount, deal_first, expiry_of, keep_deal, pricing_of, value_msat
+from daemon.serving.choice import choose_node, named_node, node_of_pubkey
+from daemon.serving.invoice_terms import (
+    asked_in_sats,
+    check_amount,
+    deal_for,
+    expiry_of,
+    keep_deal,
+    pricing_of,
+    value_msat,
+)
 from daemon.serving.wallets import check_credited, get_wallet
 
 MAX_MEMO_BYTES = 639
@@ -219,6 +228,8 @@ def _insert(api: Api, wallet: Wallet, request: InvoiceRequest) -> StoredInvoice:
     if request.payment_hash and node.lookup_invoice(payment_hash) is not None:
         # Somebody else's: with a document for it, their money would go to this wallet.
         raise AlreadyExists(f"payment_hash: {node.name} has an invoice with {payment_hash} already; give another one")
+    # Without a price not even the document is made; the quote follows it, for only the document tells whose hash it is.
+    deal = _deal(api, wallet, request)
     invoice = StoredInvoice(
         payment_hash=payment_hash,
         wallet_id=wallet.wallet_id,
@@ -231,13 +242,11 @@ def _insert(api: Api, wallet: Wallet, request: InvoiceRequest) -> StoredInvoice:
         completed=False,
         created_at=_whole_ms(api.now()),
         preimage=preimage.hex(),
-        cents=request.amount_cents,
+        cents=None if deal is None else deal.amount_cents,
         release=request.release,
     )
     if request.release is None:
         api.hints.ordinary(payment_hash)
-    # Without a price not even the document is made; the quote follows it, for only the document tells whose hash it is.
-    deal = deal_first(api, request.amount_cents, request.expiry_s)
     try:
         api.invoices.insert(invoice)
     except AlreadyExists:
@@ -247,8 +256,15 @@ def _insert(api: Api, wallet: Wallet, request: InvoiceRequest) -> StoredInvoice:
             raise
         return first
     if deal is not None:
-        keep_deal(api, invoice, deal, request.expiry_s)
+        keep_deal(api, invoice, deal, request.expiry_s, in_sats=request.amount_sat is not None)
     return invoice
+
+
+def _deal(api: Api, wallet: Wallet, request: InvoiceRequest) -> Deal | None:
+    """What the amount is changed at; None for a wallet in sats, and where the payer decides."""
+    if wallet.currency is not Currency.USD:
+        return None
+    return deal_for(api, amount_sat=request.amount_sat, amount_cents=request.amount_cents, expiry_s=request.expiry_s)
 
 
 def _complete(api: Api, invoice: StoredInvoice, request: InvoiceRequest) -> StoredInvoice:
@@ -292,7 +308,7 @@ def _add(api: Api, node: LightningNode, invoice: StoredInvoice, request: Invoice
 def _check_same(api: Api, invoice: StoredInvoice, request: InvoiceRequest) -> None:
     """AlreadyExists unless the invoice is what the request asks for."""
     terms = _terms(invoice.payment_request)
-    in_sats = invoice.cents is None
+    in_sats = asked_in_sats(api, invoice)
     asked = {
         "amount_sat": (request.amount_sat or 0) * MSAT_PER_SAT,
         "amount_cents": request.amount_cents,
@@ -304,7 +320,7 @@ def _check_same(api: Api, invoice: StoredInvoice, request: InvoiceRequest) -> No
     }
     found = terms and {
         "amount_sat": terms.amount_msat if in_sats else 0,
-        "amount_cents": invoice.cents,
+        "amount_cents": None if in_sats else invoice.cents,
         "memo": terms.memo,
         "description_hash": terms.description_hash,
         "expiry_s": terms.expiry_s,
@@ -312,13 +328,18 @@ def _check_same(api: Api, invoice: StoredInvoice, request: InvoiceRequest) -> No
         "payment_hash": invoice.payment_hash,
     }
     differs = [name for name, value in asked.items() if not found or found[name] != value]
-    if request.node and node_of_pubkey(api, invoice.pubkey) is not choose_node(api, request.node)[0]:
+    if request.node and not _is_on(api, invoice, request.node):
         differs.append("node")
     if differs:
         raise AlreadyExists(
             f"external_id: {invoice.external_id!r} was used with another {' and '.join(differs)}; "
             "repeat with the first arguments, or give another external_id"
         )
+
+
+def _is_on(api: Api, invoice: StoredInvoice, wanted: str) -> bool:
+    """Whether the node of this name or public key has it; one that is away need not be asked."""
+    return wanted.lower() == invoice.pubkey or node_of_pubkey(api, invoice.pubkey) is named_node(api, wanted)
 
 
 def view(api: Api, invoice: StoredInvoice) -> InvoiceView:

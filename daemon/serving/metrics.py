@@ -18,6 +18,7 @@ from prometheus_client import (
 )
 
 from daemon.domain.cursors import LndCursor
+from daemon.domain.identifiers import NodePubkey
 from daemon.domain.outcomes import DepositsChanged
 from daemon.domain.ports import Dealer, PriceSource
 from daemon.domain.reconciliation import ReconciliationStatus
@@ -287,6 +288,11 @@ class PrometheusMetrics:
         """An HTLC that a node calls settled was failed back; the loss is booked."""
         self._losses.inc()
         self._lost.inc(amount_msat)
+
+    def hold_canceled(self, *, pubkey: NodePubkey, reason: str) -> None:
+        """A payment that a node held has gone back; a node that was not reached yet has no name."""
+        node = next((status.name for status in self._live.nodes if status.pubkey == pubkey), pubkey)
+        self.holds.hold_canceled(node=node, reason=reason)
 
     def hints_lost(self, *, topic: str, missing: int) -> None:
         """bitcoind pushed messages that did not arrive."""

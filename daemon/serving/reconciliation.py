@@ -11,7 +11,7 @@ import structlog
 from daemon.domain.books import Gap, GapState
 from daemon.domain.errors import BadInput, NotFound, TellerdError
 from daemon.domain.ports import Gaps
-from daemon.domain.reconciliation import Reconciled
+from daemon.domain.reconciliation import Reconciled, ReconciliationAsked
 from daemon.serving import fields, paging
 
 LOOK_S: Final = 30.0
@@ -35,9 +35,9 @@ class NotInTime(TellerdError):
 class Reconciler(Protocol):
     """Compares books and nodes when asked; `daemon.reconciling.requests.ReconciliationRequests`."""
 
-    def ask(self, *, full: bool, timeout_s: float) -> Reconciled | None:
-        """A look that began after the question, with a full check where `full`; None when the time is up. Raises
-        Unavailable."""
+    def ask(self, asked: ReconciliationAsked, /, *, timeout_s: float) -> Reconciled | None:
+        """A look that began after the question, with a full check where it is asked for; None when the time is up.
+        Raises Unavailable."""
         ...
 
 
@@ -47,7 +47,7 @@ def reconcile(reconciler: Reconciler, *, full: bool, remaining_s: float | None) 
     timeout_s = FULL_CHECK_S if full else LOOK_S
     if remaining_s is not None:
         timeout_s = min(max(remaining_s - ANSWER_S, 0.0), FULL_CHECK_S)
-    answer = reconciler.ask(full=full, timeout_s=timeout_s)
+    answer = reconciler.ask(ReconciliationAsked(full=full), timeout_s=timeout_s)
     if answer is None:
         what = "the full check goes on, and GetStatus will show it" if full else "call again with a later deadline"
         raise NotInTime(f"no result after {timeout_s:.1f} s; {what}")

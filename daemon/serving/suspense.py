@@ -102,8 +102,9 @@ def _refusal(refused: NotAssigned, wallet: Wallet, deal: Deal | Unpriced | None)
                 "if that was a mistake, move the money from that wallet"
             )
         case AssignmentProblem.REVERSED:
+            source = f" from wallet {entry.assigned_to}" if entry is not None and entry.assigned_to is not None else ""
             return NotAssignable(
-                "a reorg took this deposit back; when it confirms again it has another entry: see ListSuspense"
+                f"a reorg took this deposit back{source}; when it confirms again it has another entry: see ListSuspense"
             )
         case AssignmentProblem.BARRED:
             return NotAssignable(f"the account of wallet {wallet_id} is locked or closed; give another wallet")

@@ -82,7 +82,7 @@ class AnotherProgram:
         return self.finish_journal(self.begin_journal(legs, memo=memo, details=details))
 
     def insert_invoice(self, invoice: StoredInvoice, *, cents: int | None = None) -> None:
-        """Writes an `invoiceusers` document."""
+        """Writes an `invoiceusers` document; without a pubkey it has no such field, as Blink's oldest ones."""
         document: dict[str, Any] = {
             "_id": invoice.payment_hash,
             "walletId": invoice.wallet_id,
@@ -91,7 +91,7 @@ class AnotherProgram:
             "currency": invoice.currency.value,
             "timestamp": invoice.created_at,
             "selfGenerated": True,
-            "pubkey": invoice.pubkey,
+            **({"pubkey": invoice.pubkey} if invoice.pubkey else {}),
             "paid": invoice.paid,
             "processingCompleted": invoice.completed,
             "paymentRequest": invoice.payment_request,

@@ -20,7 +20,7 @@ from daemon.domain.node_events import NodeEvent
 from daemon.matching.decide import decide, wanted_by
 from daemon.posting.seal import seal
 from regtest.mongod import Mongod
-from regtest.stack import mongod_only
+from regtest.stack import Stack, mongod_only
 from tests.contract.another_program import AnotherProgram
 from tests.samples import MORNING_MS
 
@@ -122,3 +122,10 @@ def store(request: pytest.FixtureRequest) -> Iterator[Database]:
         mongo.open()
         yield _database(mongo, AnotherProgram(bare[name]))
         bare.drop_database(name)
+
+
+@pytest.fixture(scope="module")
+def lnd_stack() -> Iterator[Stack]:
+    """Real nodes, for one module."""
+    with Stack() as stack:
+        yield stack

@@ -15,14 +15,14 @@ from adapters.mongo import MongoStore
 from daemon.domain.books import Changes
 from daemon.domain.identifiers import NodePubkey
 from daemon.domain.money import Currency, Price
-from daemon.domain.node_events import NodeEvent, NodeOpened
+from daemon.domain.node_events import NodeEvent
 from daemon.domain.ports import Wallet
 from daemon.matching.decide import decide, wanted_by
 from daemon.posting.board import Board
 from daemon.posting.poster import Committed, Poster
 from daemon.posting.seal import seal
 from regtest.mongod import Mongod
-from tests.samples import MORNING_MS, NODE, invoice, settled
+from tests.samples import NODE, invoice, node_opened, settled
 
 NOW_MS = time.time_ns() // 1_000_000
 """When everything here is committed: today, because medici's snapshots bear its own clock's time."""
@@ -65,16 +65,7 @@ class Teller:
 
     def open_node(self, funds_msat: int = 0, *, pubkey: NodePubkey = NODE) -> None:
         """Books the opening balance; settlements from index 1 on are new money."""
-        self.post(
-            NodeOpened(
-                pubkey=pubkey,
-                name=f"lnd-{pubkey[:2]}",
-                funds_msat=funds_msat,
-                through_index=0,
-                checkpoint_hash=None,
-                opened_at_ms=MORNING_MS,
-            )
-        )
+        self.post(node_opened(funds_msat, pubkey=pubkey, name=f"lnd-{pubkey[:2]}"))
 
     def post(self, *events: NodeEvent) -> Committed:
         """One batch, committed."""

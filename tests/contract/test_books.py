@@ -16,7 +16,7 @@ from daemon.domain.node_events import HtlcLost, HtlcRef, HtlcsChecked, NodeOpene
 from daemon.matching.decide import decide, wanted_by
 from daemon.posting.seal import seal
 from tests.contract.conftest import Database
-from tests.samples import MORNING_MS, NODE, OTHER_NODE, hash_of, invoice, moved, settled
+from tests.samples import MORNING_MS, NODE, OTHER_NODE, hash_of, invoice, moved, node_opened, settled
 
 ALL = Wanted(
     keys={lightning_key(NODE, hash_of(name)) for name in "abcdef"},
@@ -33,14 +33,7 @@ def opened(store: Database) -> Database:
 
 
 def opening(pubkey: str, funds_msat: int = 0) -> NodeOpened:
-    return NodeOpened(
-        pubkey=type(NODE)(pubkey),
-        name="lnd1",
-        funds_msat=funds_msat,
-        through_index=0,
-        checkpoint_hash=None,
-        opened_at_ms=MORNING_MS,
-    )
+    return node_opened(funds_msat, pubkey=type(NODE)(pubkey))
 
 
 def all_of(store: Database) -> tuple[Facts, object, object, object]:

@@ -10,8 +10,7 @@ from typing import Any, Self
 import pytest
 from bson import ObjectId
 
-from adapters.mongo import MongoStore
-from adapters.mongo import facts as mongo_facts
+from adapters.mongo import MongoStore, known_wallets
 from adapters.mongo.audit import audit_of
 from daemon.domain.accounts import ON_CHAIN, wallet_account
 from daemon.domain.books import ChainFacts, Changes, Wanted
@@ -20,7 +19,6 @@ from daemon.domain.entries import JournalEntry, Leg
 from daemon.domain.errors import Conflict
 from daemon.domain.identifiers import Outpoint, WalletId, deposit_key, outpoint_of
 from daemon.domain.money import Currency
-from daemon.domain.node_events import NodeOpened
 from daemon.domain.outbox import OutboxEvent, OutboxRow
 from daemon.matching.plan import Plan, Step
 from daemon.posting.seal import seal
@@ -42,7 +40,7 @@ from tests.contract.deposit_samples import (
     txid_of,
 )
 from tests.contract.teller import Teller, teller_on
-from tests.samples import MORNING_MS, NODE, moved, settled
+from tests.samples import MORNING_MS, NODE, hash_of, invoice, moved, node_opened, settled
 
 BOOKING = DepositBooking(is_dust=False, fee_sat=3_000, bank_owner=WalletId("bank"))
 
@@ -214,8 +212,9 @@ def test_a_receipt_whose_vout_is_null_or_a_double_is_understood(store: Database)
 
 
 def test_balances_of_wallets_that_a_reorg_takes_from(store: Database) -> None:
-    """Of the settled deposits in these blocks; one that was never booked to has none in it: zero."""
-    rich, poor = WalletId("rich"), WalletId("poor")
+    """Of the deposits in these blocks, and those that the batch is about besides; one that was never booked to has
+    none in it: zero."""
+    rich, poor, named = WalletId("rich"), WalletId("poor"), WalletId("named")
     settled_: dict[str, Any] = {"state": DepositState.SETTLED, "booking": BOOKING, "settlements": 1}
     paid = confirmed("a", 7, wallet_id=rich, **settled_)
     store.books.commit(credit(store, paid))
@@ -225,17 +224,15 @@ def test_balances_of_wallets_that_a_reorg_takes_from(store: Database) -> None:
         confirmed("c", 7, wallet_id=WalletId("unsettled")),
         confirmed("d", 8, wallet_id=WalletId("elsewhere"), **settled_),
     )
-    assert chain_facts(store, disconnected={block(7).hash}).balances == {rich: 17_000, poor: 0}
+    facts = chain_facts(store, disconnected={block(7).hash}, wallet_ids={named})
+    assert facts.balances == {rich: 17_000, poor: 0, named: 0, "unsettled": 0}
     assert chain_facts(store, outpoints={paid.outpoint}).balances == {}
 
 
 def test_the_chains_cursor_is_no_nodes(store: Database) -> None:
     """Lightning's cursors are seen without it, and it is not disturbed by theirs."""
     store.books.commit(changes(store, chain_cursor=cursor_at(5)))
-    opened = NodeOpened(
-        pubkey=NODE, name="lnd1", funds_msat=0, through_index=0, checkpoint_hash=None, opened_at_ms=MORNING_MS
-    )
-    store.post(opened)
+    store.post(node_opened())
     store.post(settled("a", 1, 1_000))
     assert set(store.books.read_facts(Wanted(opening=True)).cursors) == {NODE}
     named = store.books.cursor_of_name("lnd1")
@@ -343,7 +340,7 @@ def test_a_full_cache_of_currencies_forgets_no_wallet_of_the_batch(
     teller: Teller, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A wallet that is known and one that is not, read together when the cache is full: both have a currency."""
-    monkeypatch.setattr(mongo_facts, "_MAX_WALLETS_CACHED", 1)
+    monkeypatch.setattr(known_wallets, "MAX_CACHED", 1)
     wallets = [teller.new_wallet(f"w{n}").wallet_id for n in range(3)]
     read = teller.store.books.read_facts
     read(Wanted(wallet_ids={wallets[0], wallets[1]}))
@@ -410,6 +407,18 @@ def test_a_batch_without_the_chain_costs_one_query(teller: Teller) -> None:
     with Profile(teller.store) as profile:
         teller.store.books.read_facts(Wanted(keys={"k"}, pubkeys={NODE}))
     assert [collection for collection, _ in profile.reads()] == ["teller_head"]
+
+
+@pytest.mark.mongo
+def test_a_batch_with_invoices_of_known_wallets_costs_two_queries(teller: Teller) -> None:
+    """Whose wallets they are is known with what they count in; whether the account is locked is asked each time."""
+    wallet, store = teller.new_wallet(), teller.store
+    store.invoices.insert(invoice("a", wallet.wallet_id, account_id=wallet.account_id))
+    wanted = Wanted(payment_hashes={hash_of("a")})
+    store.books.read_facts(wanted)
+    with Profile(store) as profile:
+        store.books.read_facts(wanted)
+    assert [collection for collection, _ in profile.reads()] == ["teller_head", "accounts"]
 
 
 @pytest.mark.mongo

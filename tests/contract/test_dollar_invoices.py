@@ -28,6 +28,9 @@ class Dealer:
     name = "fixed"
     usd_per_btc: str | None = "60000.00"
 
+    def __init__(self) -> None:
+        self.asked_expiry_s: list[int] = []
+
     def age_s(self) -> float | None:
         return 0.0
 
@@ -36,10 +39,11 @@ class Dealer:
             return Unpriced(UnpricedReason.STALE)
         return FixedPrice(Decimal(self.usd_per_btc)).sats_for(amount_cents=amount_cents, expiry_s=expiry_s)
 
-    def cents_for(self, *, amount_sat: int) -> Deal | Unpriced:
+    def cents_for(self, *, amount_sat: int, expiry_s: int = 0) -> Deal | Unpriced:
+        self.asked_expiry_s.append(expiry_s)
         if self.usd_per_btc is None:
             return Unpriced(UnpricedReason.STALE)
-        return FixedPrice(Decimal(self.usd_per_btc)).cents_for(amount_sat=amount_sat)
+        return FixedPrice(Decimal(self.usd_per_btc)).cents_for(amount_sat=amount_sat, expiry_s=expiry_s)
 
 
 @pytest.fixture
@@ -167,7 +171,10 @@ def test_without_a_price_source_a_dollar_wallet_gets_no_invoice(caller: Caller) 
 @pytest.mark.parametrize(
     ("fields", "said"),
     [
-        ({"amount_sat": 1_000}, "amount_sat: 1000 cannot be accepted; the wallet counts in dollars: give amount_cents"),
+        ({"amount_sat": 16}, "amount_sat: 16 cannot be accepted; at today's price this is less than a cent"),
+        ({"amount_sat": 0}, "amount_sat: 0 cannot be accepted; give 1 to 2100000000000000"),
+        ({"amount_sat": 2_100_000_000_000_000}, "amount_sat: 2100000000000000 cannot be accepted; at today's price"),
+        ({"amount_sat": 1_000, "expiry_s": 301}, "expiry_s: 301 cannot be accepted; give 60 to 300, or 0 for 300"),
         ({"amount_cents": 0}, "amount_cents: 0 cannot be accepted; give 1 to 100000000000"),
         ({"amount_cents": -1}, "amount_cents: -1"),
         ({"amount_cents": 100_000_000_001}, "amount_cents: 100000000001"),
@@ -181,6 +188,95 @@ def test_a_bad_dollar_request_names_field_value_and_remedy(caller: Caller, field
     code, text = refused(lambda: create(caller, wallet, **fields))
     assert code == grpc.StatusCode.INVALID_ARGUMENT
     assert said in text
+    assert caller.bank.store.invoices.page(wallet_id=wallet.wallet_id, after=None, limit=1) == ([], None)
+
+
+def test_a_dollar_invoice_in_sats_fixes_its_cents_at_the_price_of_the_moment(caller: Caller, dealer: Dealer) -> None:
+    """Exactly the sats are asked for, the cents are what the dealer gives for sats that come within the expiry, and
+    that is what the wallet gets."""
+    wallet = dollars(caller)
+    made = create(caller, wallet, amount_sat=1_000, expiry_s=120)
+    assert (made.amount_sat, made.amount_cents) == (1_000, 60)
+    assert made.expires_at.seconds - made.created_at.seconds in (120, 121)
+    assert dealer.asked_expiry_s == [120]
+    quote = caller.bank.store.quotes.get(PaymentHash(made.payment_hash))
+    assert quote is not None
+    assert (quote.cents, quote.sat, quote.in_sats) == (60, 1_000, True)
+    assert quote.expires_at_ms - quote.created_at_ms == 120_000
+    document = caller.bank.store.invoices.get(PaymentHash(made.payment_hash))
+    assert document is not None
+    assert (document.cents, document.currency) == (60, Currency.USD)
+    dealer.usd_per_btc = "30000.00"
+    caller.bank.pay(made.payment_hash)
+    assert balance(caller, wallet).balance_cents == 60
+
+
+def test_the_cents_of_sats_are_rounded_as_blink_rounds(caller: Caller) -> None:
+    """The nearest, a half goes down, and a cent at the least: 17 sats are 1.02, 25 are 1.5, 26 are 1.56 cents."""
+    wallet = dollars(caller)
+    made = [create(caller, wallet, amount_sat=sat) for sat in (17, 25, 26)]
+    assert [(one.amount_sat, one.amount_cents) for one in made] == [(17, 1), (25, 1), (26, 2)]
+
+
+def test_a_repeat_in_sats_returns_the_first_invoice_and_its_cents(caller: Caller, dealer: Dealer) -> None:
+    """Whatever the price does, and without one; other sats, and the same amount asked for in cents, are refused."""
+    wallet = dollars(caller)
+    first = create(caller, wallet, amount_sat=1_000, external_id="order-1")
+    for usd_per_btc in ("30000.00", None):
+        dealer.usd_per_btc = usd_per_btc
+        assert create(caller, wallet, amount_sat=1_000, external_id="order-1") == first
+    in_cents = create_priced(caller, dealer, wallet, amount_cents=60, external_id="order-2")
+    assert in_cents.amount_sat == 1_000
+    for name, fields in (
+        ("order-1", {"amount_sat": 1_001}),
+        ("order-1", {"amount_cents": 60}),
+        ("order-1", {}),
+        ("order-2", {"amount_sat": 1_000}),
+    ):
+        code, text = refused(lambda name=name, fields=fields: create(caller, wallet, external_id=name, **fields))
+        assert (code, "another amount" in text) == (grpc.StatusCode.ALREADY_EXISTS, True), text
+
+
+def create_priced(caller: Caller, dealer: Dealer, wallet: Wallet, **fields: Any) -> invoice_pb2.Invoice:
+    """At 60,000 dollars."""
+    dealer.usd_per_btc = "60000.00"
+    return create(caller, wallet, **fields)
+
+
+@pytest.mark.parametrize("quote_kept", [True, False])
+def test_sats_whose_invoice_did_not_reach_the_node_keep_their_cents_or_are_over(
+    caller: Caller, dealer: Dealer, monkeypatch: pytest.MonkeyPatch, quote_kept: bool
+) -> None:
+    """With its quote kept, a repeat has the first cents, whatever the price; without one, only at a price that gives
+    the same: the document's cents are what the wallet gets, and no old price may be taken up later."""
+    wallet, node = dollars(caller), caller.bank.node
+    add, keep = node.add_invoice, caller.bank.store.quotes.keep
+
+    def away(*_: object, **__: object) -> NodeInvoice:
+        raise Unavailable("away")
+
+    monkeypatch.setattr(node, "add_invoice", away)
+    if not quote_kept:
+        monkeypatch.setattr(caller.bank.store.quotes, "keep", away)
+    assert refused(lambda: create(caller, wallet, amount_sat=1_000, external_id="a"))[0] == grpc.StatusCode.UNAVAILABLE
+    monkeypatch.setattr(node, "add_invoice", add)
+    monkeypatch.setattr(caller.bank.store.quotes, "keep", keep)
+    dealer.usd_per_btc = "30000.00"
+    if not quote_kept:
+        code, text = refused(lambda: create(caller, wallet, amount_sat=1_000, external_id="a"))
+        assert (code, "give another external_id" in text) == (grpc.StatusCode.ALREADY_EXISTS, True)
+        assert not node.list_invoices(after_add_index=0, limit=1).invoices
+        dealer.usd_per_btc = "60000.00"
+    made = create(caller, wallet, amount_sat=1_000, external_id="a")
+    assert (made.amount_sat, made.amount_cents) == (1_000, 60)
+
+
+def test_without_a_price_no_invoice_in_sats_is_made_for_a_dollar_wallet(caller: Caller, dealer: Dealer) -> None:
+    """UNAVAILABLE, and nothing is left."""
+    wallet = dollars(caller)
+    dealer.usd_per_btc = None
+    code, text = refused(lambda: create(caller, wallet, amount_sat=1_000, external_id="a"))
+    assert (code, "price_stale" in text) == (grpc.StatusCode.UNAVAILABLE, True)
     assert caller.bank.store.invoices.page(wallet_id=wallet.wallet_id, after=None, limit=1) == ([], None)
 
 
@@ -266,6 +362,26 @@ def test_a_quote_over_other_cents_is_never_an_invoices_price(caller: Caller) -> 
     kept = caller.bank.store.quotes.get(payment_hash)
     assert kept is not None
     assert (kept.cents, kept.sat) == (200, 3_333)
+
+
+def test_a_quote_over_other_sats_is_never_an_invoices_price(caller: Caller) -> None:
+    """Of a document that is gone, and by chance over the same cents: exactly the sats are asked for all the same."""
+    wallet, payment_hash = dollars(caller), PaymentHash("ab" * 32)
+    now_ms = int(caller.bank.clock.unix_s() * 1000)
+    gone = Quote(
+        payment_hash=payment_hash,
+        wallet_id=wallet.wallet_id,
+        cents=60,
+        sat=1_001,
+        price="59940.06",
+        source="fixed",
+        created_at_ms=now_ms,
+        expires_at_ms=now_ms + 300_000,
+        in_sats=True,
+    )
+    caller.bank.store.quotes.keep(gone)
+    made = create(caller, wallet, amount_sat=1_000, hold=True, payment_hash=payment_hash)
+    assert (made.amount_sat, made.amount_cents) == (1_000, 60)
 
 
 def test_a_dollar_invoice_without_an_amount_holds_its_payment_to_price_it(caller: Caller, dealer: Dealer) -> None:

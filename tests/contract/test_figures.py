@@ -5,25 +5,15 @@ from __future__ import annotations
 import pytest
 
 from daemon.domain.accounts import LIGHTNING, OPENING, SUSPENSE, wallet_account
-from daemon.domain.node_events import NodeOpened
 from daemon.domain.ports import SuspenseTotal, SystemWallet
 from tests.contract.conftest import Database
-from tests.samples import MORNING_MS, NODE, invoice, settled
+from tests.samples import invoice, node_opened, settled
 
 
 @pytest.fixture
 def busy(store: Database) -> Database:
     """A node that was opened with 1,000 sats; a wallet has got 7 sats, and 1, 2 and 3 sats are expected by nobody."""
-    store.post(
-        NodeOpened(
-            pubkey=NODE,
-            name="lnd1",
-            funds_msat=1_000_000,
-            through_index=0,
-            checkpoint_hash=None,
-            opened_at_ms=MORNING_MS,
-        )
-    )
+    store.post(node_opened(1_000_000))
     store.invoices.insert(invoice("mine", store.new_wallet().wallet_id))
     store.post(settled("a", 1, 1_000), settled("b", 2, 2_000), settled("c", 3, 3_000), settled("mine", 4, 7_000))
     return store

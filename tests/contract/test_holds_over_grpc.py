@@ -5,15 +5,20 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Iterator
+from dataclasses import replace
+from decimal import Decimal
 
 import grpc
 import pytest
 
 from adapters.grpc_api._pb.tellerd.v1 import event_pb2, invoice_pb2
+from adapters.prices.fixed import FixedPrice
 from daemon.domain.holds import Release
 from daemon.domain.identifiers import NodePubkey, PaymentHash
+from daemon.domain.money import Currency
 from daemon.domain.node_events import InvoiceHeld
-from daemon.domain.ports import InvoiceState, NewHoldInvoice, StoredInvoice
+from daemon.domain.ports import InvoiceState, NewHoldInvoice, NodeAnswer, StoredInvoice
+from daemon.posting.pricing import Pricing
 from tests.contract.test_grpc_api import CALL_TIMEOUT_S, Caller, connected_to, ended, refused
 from tests.samples import MORNING_MS
 from tests.unit.serving.bank_in_memory import ALICE_PUBKEY, open_bank
@@ -23,8 +28,14 @@ PRECONDITION = grpc.StatusCode.FAILED_PRECONDITION
 
 @pytest.fixture
 def caller() -> Iterator[Caller]:
-    """A bank whose books are open."""
+    """A bank whose books are open, and that has a price of dollars."""
     bank = open_bank()
+    pricing = Pricing(
+        dealer=FixedPrice(Decimal(60_000)),
+        quotes=bank.store.quotes,
+        now_ms=lambda: int(bank.clock.unix_s() * 1000),
+    )
+    bank.api = replace(bank.api, pricing=pricing)
     bank.open_books()
     yield from connected_to(bank)
 
@@ -166,11 +177,37 @@ def test_a_release_brings_the_callers_preimage(caller: Caller) -> None:
     for wrong in (b"", os.urandom(32), preimage[:31]):
         code, text = refused(lambda wrong=wrong: settle(caller, payment_hash, wrong))
         assert (code, text.startswith("preimage")) == (grpc.StatusCode.INVALID_ARGUMENT, True)
+        assert ("''" in text, "does not fit the payment_hash" in text) == (not wrong, bool(wrong))
         assert not wrong or wrong.hex() not in text
     assert stored(caller, payment_hash).release is Release.MANUAL
     settle(caller, payment_hash, preimage)
     document = stored(caller, payment_hash)
     assert (document.release, document.preimage) == (Release.AUTOMATIC, preimage.hex())
+
+
+def test_a_preimage_has_32_bytes(caller: Caller) -> None:
+    """No node takes another (BOLT 2): a release with it would be tried until the payment goes back."""
+    short = os.urandom(31)
+    payment_hash = hashlib.sha256(short).hexdigest()
+    caller.invoice(caller.bank.wallet().wallet_id, hold=True, payment_hash=payment_hash)
+    hold(caller, payment_hash)
+    code, text = refused(lambda: settle(caller, payment_hash, short))
+    assert (code, text.startswith("preimage")) == (grpc.StatusCode.INVALID_ARGUMENT, True)
+    assert stored(caller, payment_hash).release is Release.MANUAL
+
+
+def test_commits_of_others_do_not_make_a_call_longer(caller: Caller, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They wake whoever waits, again and again; his time is up all the same, and his thread is free."""
+    payment_hash = caller.invoice(caller.bank.wallet().wallet_id, hold=True).payment_hash
+    hold(caller, payment_hash)
+    wakes = iter(range(1000))  # without a pause that is a moment, with one it is far more than the call's time
+
+    def woken_at_once(_sequence: int, *, timeout_s: float) -> bool:
+        assert next(wakes, None) is not None, "waits for as long as others are busy"
+        return True
+
+    monkeypatch.setattr(caller.bank.board, "wait_beyond", woken_at_once)
+    assert settle(caller, payment_hash).state == invoice_pb2.INVOICE_STATE_HELD
 
 
 def test_what_cannot_be_settled_says_why(caller: Caller) -> None:
@@ -190,6 +227,33 @@ def test_what_cannot_be_settled_says_why(caller: Caller) -> None:
     assert stored(caller, open_).release is Release.MANUAL
     assert refused(lambda: settle(caller, "00" * 32))[0] == grpc.StatusCode.NOT_FOUND
     assert refused(lambda: settle(caller, ""))[0] == grpc.StatusCode.INVALID_ARGUMENT
+
+
+def in_dollars(caller: Caller) -> str:
+    """The payment hash of a dollar invoice over 60 cents that waits for a release, quoted for 300 s."""
+    wallet = caller.bank.store.wallets.create(account_id=None, currency=Currency.USD, external_id="dollars")
+    request = invoice_pb2.CreateInvoiceRequest(wallet_id=wallet.wallet_id, amount_cents=60, hold=True)
+    return caller.invoices.CreateInvoice(request, timeout=CALL_TIMEOUT_S).invoice.payment_hash
+
+
+@pytest.mark.parametrize(("held_at_s", "until_s"), [(0, 300), (239, 300), (240, 300), (299, 359)])
+def test_a_price_can_be_released_until_it_expires_or_a_minute_after_the_payment_came(
+    caller: Caller, held_at_s: int, until_s: int
+) -> None:
+    """Whichever is later; then FAILED_PRECONDITION, and nothing is released. A release that was in time stands: again
+    is no error."""
+    payment_hash = in_dollars(caller)
+    caller.bank.clock.advance(seconds=held_at_s)
+    hold(caller, payment_hash)
+    caller.bank.clock.advance(seconds=until_s - held_at_s)
+    code, text = refused(lambda: settle(caller, payment_hash))
+    assert (code, "price" in text, "goes back" in text) == (PRECONDITION, True, True), text
+    assert stored(caller, payment_hash).release is Release.MANUAL
+    caller.bank.clock.advance(seconds=-1)
+    assert settle(caller, payment_hash).state == invoice_pb2.INVOICE_STATE_HELD
+    assert stored(caller, payment_hash).release is Release.AUTOMATIC
+    caller.bank.clock.advance(seconds=10_000)
+    assert settle(caller, payment_hash).state == invoice_pb2.INVOICE_STATE_HELD
 
 
 def test_an_open_invoice_is_canceled(caller: Caller) -> None:
@@ -228,6 +292,22 @@ def test_a_held_invoice_is_canceled_only_if_the_caller_says_so(caller: Caller) -
     )
     assert (canceled.invoice_canceled.reason, canceled.invoice_canceled.returned_msat) == ("by_call", 7_001)
     assert canceled.id == f"ln:{ALICE_PUBKEY}:{payment_hash}:canceled#invoice.canceled"
+
+
+def test_what_came_at_the_last_moment_is_told_as_returned(caller: Caller, monkeypatch: pytest.MonkeyPatch) -> None:
+    """LND cannot be asked to cancel only what is open: a payment may come between the look and the cancellation."""
+    payment_hash = caller.invoice(caller.bank.wallet().wallet_id, hold=True).payment_hash
+    cancel_invoice = caller.bank.node.cancel_invoice
+
+    def paid_just_before(canceled: PaymentHash) -> NodeAnswer:
+        caller.bank.node.hold(canceled, 7_001)
+        return cancel_invoice(canceled)
+
+    monkeypatch.setattr(caller.bank.node, "cancel_invoice", paid_just_before)
+    assert cancel(caller, payment_hash).state == invoice_pb2.INVOICE_STATE_CANCELED
+    feed = caller.subscribe(types=["invoice.canceled"])
+    assert next(feed).event.invoice_canceled.returned_msat == 7_001
+    feed.cancel()
 
 
 def test_what_cannot_be_canceled_says_why(caller: Caller) -> None:

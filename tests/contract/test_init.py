@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from adapters.mongo import MongoStore
-from adapters.mongo.collections import ACCOUNTS, INDEXES, SCHEMA_VERSION, WALLETS
+from adapters.mongo.collections import ACCOUNTS, DEPOSITS, INDEXES, SCHEMA_VERSION, WALLETS
 from daemon.domain.errors import InvariantViolation
 from regtest.mongod import Mongod
 
@@ -84,6 +84,17 @@ def test_a_database_of_the_first_release_becomes_one_of_this(empty: MongoStore) 
     assert empty.db["teller_schema"].find_one() == {**before, "version": SCHEMA_VERSION}
     assert len(list(empty.db["teller_deposits"].list_indexes())) == len(INDEXES["teller_deposits"]) + 1
     empty.open()
+
+
+def test_what_is_held_for_want_of_a_document_is_looked_at_again(empty: MongoStore) -> None:
+    """The dealer, or the wallet, may be there now: nobody else would ask about such a deposit any more."""
+    empty.init()
+    held = [{"_id": f"{reason}:0", "held": True, "held_reason": reason} for reason in ("no_dealer", "no_wallet")]
+    empty.db[DEPOSITS].insert_many(held)
+    assert empty.init() == ["2 deposits that were held are due again"]
+    found = {(one["held"], one["held_reason"]) for one in empty.db[DEPOSITS].find()}
+    assert found == {(False, "")}
+    assert empty.init() == []
 
 
 def test_a_newer_database_stays_newer(empty: MongoStore) -> None:

@@ -11,19 +11,15 @@ from daemon.domain.books import Wanted
 from daemon.domain.errors import Conflict
 from daemon.domain.holds import Release
 from daemon.domain.identifiers import canceled_key, expired_key, held_key
-from daemon.domain.node_events import InvoiceEnded, InvoiceHeld, NodeOpened
+from daemon.domain.node_events import InvoiceEnded, InvoiceHeld
 from tests.contract.conftest import Database
-from tests.samples import MORNING_MS, NODE, OTHER_NODE, hash_of, invoice, preimage_of, settled
+from tests.samples import MORNING_MS, NODE, OTHER_NODE, hash_of, invoice, node_opened, preimage_of, settled
 
 
 @pytest.fixture
 def opened(store: Database) -> Database:
     """Books of a node that is open already."""
-    store.post(
-        NodeOpened(
-            pubkey=NODE, name="lnd1", funds_msat=0, through_index=0, checkpoint_hash=None, opened_at_ms=MORNING_MS
-        )
-    )
+    store.post(node_opened())
     return store
 
 

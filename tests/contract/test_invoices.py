@@ -8,11 +8,11 @@ from datetime import UTC, datetime
 import pytest
 
 from daemon.domain.errors import AlreadyExists
-from daemon.domain.identifiers import AccountId, PaymentHash
-from daemon.domain.node_events import NodeOpened
+from daemon.domain.identifiers import AccountId, NodePubkey, PaymentHash
+from daemon.domain.node_events import InvoiceEnded
 from daemon.domain.ports import StoredInvoice
 from tests.contract.conftest import Database
-from tests.samples import MORNING_MS, NODE, OTHER_NODE, hash_of, invoice, settled
+from tests.samples import MORNING_MS, NODE, OTHER_NODE, hash_of, invoice, node_opened, settled
 
 
 def test_a_document_is_read_back_as_it_was_written(store: Database) -> None:
@@ -107,12 +107,31 @@ def test_a_settlement_is_told_by_its_invoice(store: Database) -> None:
     assert store.open_invoices.open_invoices(pubkey=NODE, after=None, limit=10) == []
 
 
+def test_an_old_document_that_names_no_node_is_read_like_any_other(store: Database) -> None:
+    """By hash and in its wallet's list; what became of it is found, whichever node it was on."""
+    wallet = store.new_wallet()
+    for name in "ab":
+        nodeless = replace(invoice(name, wallet.wallet_id, account_id=wallet.account_id), pubkey=NodePubkey(""))
+        store.another.insert_invoice(nodeless)
+    stored = store.invoices.get(hash_of("b"))
+    assert stored is not None
+    assert stored.pubkey == ""
+    assert len(store.invoices.page(wallet_id=wallet.wallet_id, after=None, limit=10)[0]) == 2
+    assert store.invoices.settlement(hash_of("a")) is None
+    assert store.invoices.states_told(stored) == {}
+    ended = InvoiceEnded(
+        pubkey=NODE, payment_hash=hash_of("b"), reason="by_call", returned_msat=0, ended_at_ms=MORNING_MS
+    )
+    store.post(node_opened(), settled("a", 1, 12_345), ended)
+    told = store.invoices.settlement(hash_of("a"))
+    assert told is not None
+    assert (told["amount_sat"], told["node"]) == (12, NODE)
+    assert store.invoices.states_told(stored)["invoice.canceled"]["reason"] == "by_call"
+
+
 def test_a_settlement_out_of_suspense_is_told_by_its_invoice(store: Database) -> None:
     """Money that waited in suspense, too."""
-    opened = NodeOpened(
-        pubkey=NODE, name="lnd1", funds_msat=0, through_index=0, checkpoint_hash=None, opened_at_ms=MORNING_MS
-    )
-    store.post(opened, settled("a", 1, 12_345))
+    store.post(node_opened(), settled("a", 1, 12_345))
     wallet = store.new_wallet()
     store.another.insert_invoice(invoice("a", wallet.wallet_id, account_id=wallet.account_id))
     assert store.invoices.settlement(hash_of("a")) is None

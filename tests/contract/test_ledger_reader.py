@@ -5,25 +5,15 @@ from __future__ import annotations
 import pytest
 
 from daemon.domain.accounts import LIGHTNING, SUSPENSE, wallet_account
-from daemon.domain.node_events import NodeOpened
 from daemon.domain.ports import AccountRow
 from tests.contract.conftest import Database
-from tests.samples import MORNING_MS, NODE, hash_of, invoice, moved, settled
+from tests.samples import MORNING_MS, NODE, hash_of, invoice, moved, node_opened, settled
 
 
 @pytest.fixture
 def busy(store: Database) -> Database:
     """A node that was opened with 1,000 sats and has received 1, 2, 3, 4 and 5 sats that nobody expects."""
-    store.post(
-        NodeOpened(
-            pubkey=NODE,
-            name="lnd1",
-            funds_msat=1_000_000,
-            through_index=0,
-            checkpoint_hash=None,
-            opened_at_ms=MORNING_MS,
-        )
-    )
+    store.post(node_opened(1_000_000))
     store.post(settled("a", 1, 1_000), settled("b", 2, 2_000))
     store.post(settled("c", 3, 3_000), settled("d", 4, 4_000), settled("e", 5, 5_000))
     return store

@@ -27,6 +27,7 @@ from daemon.domain.reconciliation import Item, ItemKind, Reconciled
 from daemon.serving import keys
 from daemon.serving.audit_trail import AuditTrail
 from daemon.serving.keys import KeyCheck
+from daemon.serving.reconciliation import LOOK_S
 from tests.unit.serving.bank_in_memory import Bank, open_bank
 from tests.unit.serving.reconciliation_samples import (
     AT_MS,
@@ -178,6 +179,13 @@ def test_a_full_check_is_told_with_its_counts(world: World) -> None:
     assert (check.began_at.ToMilliseconds(), check.ended_at.ToMilliseconds()) == (AT_MS - 70_000, AT_MS - 10_000)
     assert list(check.unfinished) == ["lnd1: away"]
     assert world.bank.rounds.asked[0][0]
+
+
+def test_without_a_deadline_a_comparison_has_its_own(world: World) -> None:
+    """Not the full check's."""
+    world.bank.rounds.result = Reconciled(look=look())
+    world.admin.Reconcile(admin_pb2.ReconcileRequest())
+    assert world.bank.rounds.asked == [(False, LOOK_S)]
 
 
 def test_no_result_is_an_error_that_says_what_to_do(world: World) -> None:

@@ -8,13 +8,11 @@ from daemon.domain.accounts import LIGHTNING, wallet_account
 from daemon.domain.books import Wanted
 from daemon.domain.identifiers import outpoint_of
 from daemon.domain.money import Currency
-from daemon.domain.node_events import NodeOpened
 from daemon.domain.ports import SystemWallet, Wallet
 from daemon.domain.quotes import Deal, Quote, QuoteState
 from tests.contract.conftest import Database
 from tests.samples import (
     MORNING_MS,
-    NODE,
     block_at,
     chain_moved,
     connected,
@@ -22,14 +20,13 @@ from tests.samples import (
     hash_of,
     invoice,
     moved,
+    node_opened,
     output,
     settled,
     txid_of,
 )
 
-OPENED = NodeOpened(
-    pubkey=NODE, name="lnd1", funds_msat=0, through_index=0, checkpoint_hash=None, opened_at_ms=MORNING_MS
-)
+OPENED = node_opened()
 
 
 def quote(name: str = "a", *, cents: int = 150, sat: int = 2_500, at_ms: int = MORNING_MS, wallet: str = "w") -> Quote:
@@ -64,6 +61,16 @@ def test_a_quote_is_read_back_as_it_was_kept(store: Database) -> None:
     assert store.quotes.get(hash_of("a")) is None
     assert store.quotes.keep(large) == large
     assert store.quotes.get(hash_of("a")) == large
+
+
+def test_a_quote_remembers_that_it_was_asked_for_in_sats(store: Database) -> None:
+    """Also when it is used, or gives way to another one."""
+    in_sats = replace(quote(), in_sats=True)
+    assert store.quotes.keep(in_sats) == in_sats
+    assert store.quotes.get(hash_of("a")) == in_sats
+    in_cents = quote(cents=151, at_ms=MORNING_MS + 1)
+    assert store.quotes.keep(in_cents, instead_of=in_sats) == in_cents
+    assert store.quotes.get(hash_of("a")) == in_cents
 
 
 def test_an_open_quote_stays_until_it_expires(store: Database) -> None:

@@ -11,10 +11,10 @@ from daemon.domain import outbox
 from daemon.domain.accounts import LIGHTNING, ON_CHAIN, SUSPENSE, Barred, wallet_account
 from daemon.domain.books import SuspenseEntry, SuspenseState, Wanted
 from daemon.domain.errors import BadInput
-from daemon.domain.identifiers import WalletId, assignment_key, deposit_key, lightning_key, outpoint_of
+from daemon.domain.identifiers import WalletId, assignment_key, deposit_key, lightning_key, outpoint_of, repeat_key
 from daemon.domain.money import Currency
 from daemon.domain.node_events import NodeEvent, NodeOpened, SuspenseAssigned
-from daemon.domain.outcomes import Assigned, AssignmentProblem, NotAssigned, Outcome, Suspended
+from daemon.domain.outcomes import AlreadyPosted, Assigned, AssignmentProblem, NotAssigned, Outcome, Suspended
 from daemon.domain.ports import Wallet
 from daemon.domain.quotes import Deal, Unpriced, UnpricedReason
 from daemon.matching.decide import decide, wanted_by
@@ -23,6 +23,7 @@ from tests.contract.conftest import Database
 from tests.samples import (
     MORNING_MS,
     NODE,
+    OTHER_NODE,
     block_at,
     chain_moved,
     connected,
@@ -180,6 +181,115 @@ def test_money_that_another_program_credited_is_not_given_out_again(opened: Data
     assert problem(assign(opened, KEY, wallet.wallet_id)) is AssignmentProblem.BOOKED_ELSEWHERE
 
 
+def test_money_that_another_program_credited_is_not_assigned_by_itself_either(opened: Database) -> None:
+    """Its journal came, and then an unpaid document: a document alone does not say that nobody was credited."""
+    wallet = opened.new_wallet()
+    legs = moved(LIGHTNING, wallet_account(wallet.wallet_id), 1_000)
+    opened.another.write_journal(legs, details={"type": "invoice", "hash": hash_of("a"), "pending": False})
+    opened.another.insert_invoice(invoice("a", wallet.wallet_id, account_id=wallet.account_id))
+    post(opened, settled("a", 1, 1_000_999))
+    assert entry_of(opened).state is SuspenseState.WAITING
+    assert opened.balance(SUSPENSE) == 1_000
+
+
+def test_the_same_hash_paid_on_another_node_waits_whatever_another_program_has_booked(store: Database) -> None:
+    """Its journal is about the node that the document names. Who has paid that invoice knows its preimage, and can send
+    as much with the same hash to another node: that is money of its own, and a person may give it to somebody."""
+    wallet, key = store.new_wallet(), lightning_key(OTHER_NODE, hash_of("a"))
+    store.another.insert_invoice(invoice("a", wallet.wallet_id, account_id=wallet.account_id))
+    store.another.mark_paid(hash_of("a"))
+    legs = moved(LIGHTNING, wallet_account(wallet.wallet_id), 5)
+    store.another.write_journal(legs, details={"type": "invoice", "hash": hash_of("a"), "pending": False})
+    there = settled("a", 1, 5_000, pubkey=OTHER_NODE)
+    outcomes = post(store, OPENED, replace(OPENED, pubkey=OTHER_NODE), settled("a", 1, 5_000), there)
+    assert outcomes[2:] == [AlreadyPosted(KEY), Suspended(key, 5, "other_node")]
+    assert isinstance(assign(store, key, wallet.wallet_id), Assigned)
+    assert store.balance(wallet_account(wallet.wallet_id)) == 5
+
+
+def test_less_than_a_sat_is_no_dollars(store: Database) -> None:
+    """Whatever the price: no call at a better moment would help. A wallet in sats can have it, and gets none."""
+    post(store, OPENED, settled("a", 1, 999))
+    assert problem(assign(store, KEY, usd_wallet(store).wallet_id)) is AssignmentProblem.UNDER_ONE_CENT
+    assert isinstance(assign(store, KEY, store.new_wallet().wallet_id), Assigned)
+
+
+def test_money_that_came_again_pays_no_document(opened: Database) -> None:
+    """It is money on top of the invoice's own: a document that appears for that waits on."""
+    wallet, again = opened.new_wallet(), repeat_key(KEY, 3_000_999)
+    assign(opened, KEY, opened.new_wallet("other").wallet_id)
+    post(opened, settled("a", 1, 3_000_999))
+    assert entry_of(opened, again).amount_sat == 2_000
+    opened.another.insert_invoice(invoice("a", wallet.wallet_id, account_id=wallet.account_id))
+    assert isinstance(assign(opened, again, wallet.wallet_id), Assigned)
+    assert set(told(opened, assignment_key(again))) == {outbox.SUSPENSE_ASSIGNED}
+    stored = opened.invoices.get(hash_of("a"))
+    assert stored is not None
+    assert not stored.paid
+
+
+# --- sets of an AMP invoice ----------------------------------------------------------------------------
+
+
+SETS = ("a1" * 32, "a2" * 32)
+SET_KEYS = [lightning_key(NODE, one) for one in SETS]
+
+
+def sets_wait_for_locked_account(store: Database) -> Wallet:
+    """An AMP invoice of a locked account was paid twice; it is active again."""
+    wallet = store.new_wallet()
+    store.invoices.insert(invoice("a", wallet.wallet_id, account_id=wallet.account_id))
+    store.another.set_status(wallet.account_id, "locked")
+    paid = [settled("a", index, index * 2_000, settled_id=one) for index, one in enumerate(SETS, 1)]
+    assert post(store, OPENED, *paid)[1:] == [
+        Suspended(SET_KEYS[0], 2, "account_locked"),
+        Suspended(SET_KEYS[1], 4, "account_locked"),
+    ]
+    store.another.set_status(wallet.account_id, "active")
+    return wallet
+
+
+def test_sets_of_an_amp_invoice_are_assigned_as_its_payments(store: Database) -> None:
+    """The first marks the document paid, each is told to the wallet; the next set is credited as always."""
+    wallet = sets_wait_for_locked_account(store)
+    for key, amount_sat in zip(SET_KEYS, (2, 4), strict=True):
+        assert isinstance(assign(store, key, wallet.wallet_id), Assigned)
+        events = told(store, assignment_key(key))
+        assert set(events) == {outbox.SUSPENSE_ASSIGNED, outbox.INVOICE_SETTLED}
+        assert events[outbox.INVOICE_SETTLED]["amount_sat"] == amount_sat
+        assert store.open_invoices.open_invoices(pubkey=NODE, after=None, limit=10) == []
+    settlement = store.invoices.settlement(hash_of("a"))
+    assert settlement is not None
+    assert settlement["amount_sat"] == 2
+    post(store, settled("a", 3, 8_000, settled_id="a3" * 32))
+    assert store.balance(wallet_account(wallet.wallet_id)) == 14
+
+
+def test_both_sets_in_one_batch_pay_their_invoice_once(store: Database) -> None:
+    """The second one sees what the first has done."""
+    wallet = sets_wait_for_locked_account(store)
+    both = [
+        SuspenseAssigned(
+            key=key, wallet_id=wallet.wallet_id, by="ann", reason="why", at_ms=LATER_MS, payment_hash=hash_of("a")
+        )
+        for key in SET_KEYS
+    ]
+    assert all(isinstance(outcome, Assigned) for outcome in post(store, *both))
+    assert store.balance(wallet_account(wallet.wallet_id)) == 6
+
+
+def test_an_amp_invoice_whose_set_went_elsewhere_is_paid_all_the_same(store: Database) -> None:
+    """Its wallet is told of nothing, and gets what comes with the next set."""
+    wallet, other = sets_wait_for_locked_account(store), store.new_wallet("other")
+    assert isinstance(assign(store, SET_KEYS[0], other.wallet_id), Assigned)
+    assert set(told(store, assignment_key(SET_KEYS[0]))) == {outbox.SUSPENSE_ASSIGNED}
+    assert store.invoices.settlement(hash_of("a")) is None
+    assert store.open_invoices.open_invoices(pubkey=NODE, after=None, limit=10) == []
+    post(store, settled("a", 3, 8_000, settled_id="a3" * 32))
+    assert store.balance(wallet_account(other.wallet_id)) == 2
+    assert store.balance(wallet_account(wallet.wallet_id)) == 8
+
+
 # --- locked and closed accounts ---------------------------------------------------------------------
 
 
@@ -231,6 +341,23 @@ def test_an_account_that_is_active_again_or_has_no_history_is_credited(store: Da
     assert store.balance(wallet_account(wallet.wallet_id)) == 5
     assert store.balance(wallet_account(other.wallet_id)) == 7
     assert store.wallets.barred(wallet) is None
+
+
+@pytest.mark.parametrize("written", ["", "nobody's account"])
+def test_a_document_with_a_wrong_account_does_not_open_the_lock(store: Database, written: str) -> None:
+    """Whose wallet it is says the wallet; also of a dollar wallet, and of one that was read while it was active."""
+    wallet = store.new_wallet()
+    dollars = store.wallets.create(account_id=wallet.account_id, currency=Currency.USD, external_id="dollars")
+    for name, owner in (("a", wallet), ("b", dollars), ("c", wallet)):
+        store.invoices.insert(invoice(name, owner.wallet_id, account_id=written))
+    post(store, OPENED, settled("c", 1, 7_000))
+    store.another.set_status(wallet.account_id, "locked")
+    outcomes = post(store, settled("a", 2, 5_000), settled("b", 3, 6_000))
+    assert outcomes == [
+        Suspended(KEY, 5, "account_locked"),
+        Suspended(lightning_key(NODE, hash_of("b")), 6, "account_locked"),
+    ]
+    assert store.balance(wallet_account(wallet.wallet_id)) == 7
 
 
 def test_only_those_accounts_are_told_that_are_barred(store: Database) -> None:
@@ -311,8 +438,11 @@ def test_a_deposit_is_assigned_to_its_own_wallet_once_that_is_unlocked(suspended
     assert store.balance(ON_CHAIN) == 0
 
 
+REORG = chain_moved(block_at(102), lost=[block_at(102), block_at(101)], fork=block_at(100))
+
+
 def reorg(store: Database) -> None:
-    post(store, chain_moved(block_at(102), lost=[block_at(102), block_at(101)], fork=block_at(100)))
+    post(store, REORG)
 
 
 def test_a_reorg_takes_a_waiting_deposit_out_of_suspense(suspended: tuple[Database, Wallet]) -> None:
@@ -356,6 +486,43 @@ def test_a_reorg_that_takes_what_was_spent_tells_the_assigned_wallet(suspended: 
     post(store, *store.journals.foreign_journals(after=None, limit=10))
     reorg(store)
     assert told(store, f"{FIRST}:reorg")[outbox.WALLET_OVERDRAWN]["wallet_id"] == other
+
+
+def test_a_repeat_after_a_reorg_does_not_say_that_it_is_the_wallets(suspended: tuple[Database, Wallet]) -> None:
+    """The money is gone: whoever reads only whether it went well must not read that it did."""
+    store, _ = suspended
+    other, third = store.new_wallet("other").wallet_id, store.new_wallet("third").wallet_id
+    assert isinstance(assign(store, FIRST, other), Assigned)
+    reorg(store)
+    for wallet_id in (other, third):
+        assert problem(assign(store, FIRST, wallet_id)) is AssignmentProblem.REVERSED
+
+
+def asked_for(store: Database, wallet_id: WalletId) -> SuspenseAssigned:
+    return SuspenseAssigned(
+        key=FIRST, wallet_id=wallet_id, by="ann", reason="why", at_ms=LATER_MS, outpoint=entry_of(store, FIRST).outpoint
+    )
+
+
+@pytest.mark.parametrize(("before_sat", "meanwhile_sat", "is_overdrawn"), [(-300, 100, True), (300, -100, False)])
+def test_assigned_and_taken_back_in_one_batch(
+    suspended: tuple[Database, Wallet], before_sat: int, meanwhile_sat: int, is_overdrawn: bool
+) -> None:
+    """What the new owner had before the batch counts, whether that is more than nothing or less."""
+    store, _ = suspended
+    other = store.new_wallet("other").wallet_id
+
+    def another_moves(amount_sat: int) -> NodeEvent:
+        source, target = wallet_account(other), "Assets:Elsewhere"
+        legs = moved(target, source, amount_sat) if amount_sat > 0 else moved(source, target, -amount_sat)
+        store.another.write_journal(legs)
+        return store.journals.foreign_journals(after=None, limit=10)[-1]
+
+    post(store, another_moves(before_sat))
+    meanwhile = another_moves(meanwhile_sat)
+    post(store, asked_for(store, other), meanwhile, REORG)
+    assert store.balance(wallet_account(other)) == before_sat + meanwhile_sat
+    assert (outbox.WALLET_OVERDRAWN in told(store, f"{FIRST}:reorg")) is is_overdrawn
 
 
 # --- lists ------------------------------------------------------------------------------------------

@@ -18,10 +18,12 @@ from adapters.grpc_api._pb.tellerd.v1 import (
     suspense_pb2_grpc,
 )
 from adapters.grpc_api.server import start_grpc
-from daemon.domain.identifiers import lightning_key
+from daemon.domain.identifiers import deposit_key, lightning_key, outpoint_of
 from daemon.domain.node_events import InvoiceSettled
-from tests.samples import hash_of, settled
-from tests.unit.serving.bank_in_memory import Bank, open_bank
+from daemon.serving.reconciliation import ANSWER_S
+from daemon.serving.suspense import COMMIT_S
+from tests.samples import block_at, chain_moved, connected, deposit_due, hash_of, output, settled, txid_of
+from tests.unit.serving.bank_in_memory import Bank, Posting, open_bank
 
 CALL_S = 20.0
 """Never reached when all is well."""
@@ -44,7 +46,7 @@ class Desk:
         self.bank.post(event)
         return lightning_key(self.bank.node.pubkey, hash_of(name))
 
-    def assign(self, key: str, wallet_id: str, *, timeout_s: float = CALL_S, **fields: str) -> Any:
+    def assign(self, key: str, wallet_id: str, *, timeout_s: float | None = CALL_S, **fields: str) -> Any:
         words = {"reason": "ticket 7", "assigned_by": "ann"} | fields
         request = suspense_pb2.AssignSuspenseRequest(entry_key=key, wallet_id=wallet_id, **words)
         return self.suspense.AssignSuspense(request, timeout=timeout_s).entry
@@ -95,6 +97,19 @@ def test_money_that_waits_is_listed_assigned_and_told(desk: Desk) -> None:
     assert (told.suspense_assigned.by, told.suspense_assigned.reason) == ("ann", "ticket 7")
 
 
+def test_a_call_without_a_deadline_waits_as_long_as_is_promised(desk: Desk) -> None:
+    """gRPC tells a server of a deadline in centuries then, which no wait of a thread can have."""
+    desk.bank.open_books()
+    key, wallet_id = desk.arrives("a", 1, 7_000), desk.bank.wallet().wallet_id
+    assert desk.assign(key, wallet_id, timeout_s=None).wallet_id == wallet_id
+    desk.assign(key, wallet_id, timeout_s=CALL_S)
+    decider = desk.bank.api.decider
+    assert isinstance(decider, Posting)
+    without, with_one = decider.timeouts_s
+    assert without == COMMIT_S
+    assert CALL_S - 2 * ANSWER_S < with_one < CALL_S
+
+
 def test_what_cannot_be_assigned_is_refused_with_its_reason(desk: Desk) -> None:
     """A status for each, and what to do."""
     desk.bank.open_books()
@@ -116,6 +131,22 @@ def test_what_cannot_be_assigned_is_refused_with_its_reason(desk: Desk) -> None:
     desk.bank.store.another.set_status(wallet.account_id, "active")
     code, text = desk.refused(key, wallet.wallet_id)
     assert (code, other.wallet_id in text) == (grpc.StatusCode.ALREADY_EXISTS, True)
+
+
+def test_a_repeat_after_a_reorg_says_that_the_money_is_gone(desk: Desk) -> None:
+    """By its status, and in words who had it; also to somebody who names another wallet."""
+    bank, wallet, other = desk.bank, desk.bank.wallet(), desk.bank.wallet("other")
+    bank.store.another.set_status(wallet.account_id, "locked")
+    bank.post(chain_moved(None, connected(block_at(100))))
+    paid = connected(block_at(101), output("a", wallet.wallet_id))
+    bank.post(chain_moved(block_at(100), paid, connected(block_at(102))))
+    bank.post(deposit_due("a"))
+    key = deposit_key(outpoint_of(txid_of("a"), 0), 1)
+    desk.assign(key, other.wallet_id)
+    bank.post(chain_moved(block_at(102), lost=[block_at(102), block_at(101)], fork=block_at(100)))
+    for asked_for in (other, bank.wallet("third")):
+        code, text = desk.refused(key, asked_for.wallet_id)
+        assert (code, "reorg" in text, other.wallet_id in text) == (grpc.StatusCode.FAILED_PRECONDITION, True, True)
 
 
 def test_a_state_that_does_not_exist_is_refused(desk: Desk) -> None:

@@ -139,6 +139,13 @@ class Bank:
         }
         self.db[INVOICES].insert_one(document)
 
+    def write_status(self, wallet_id: str, status: str) -> None:
+        """As Blink's core does when somebody locks the wallet's account."""
+        wallet = self.db[WALLETS].find_one({"id": wallet_id})
+        assert wallet is not None
+        change = {"$push": {"statusHistory": {"status": status, "updatedAt": datetime.now(UTC)}}}
+        assert self.db[ACCOUNTS].update_one({"id": wallet["accountId"]}, change).modified_count == 1
+
     def write_transfer(self, sender: str, recipient: str, amount_sat: int, *, payment_hash: str = "") -> None:
         """A transfer between wallets, as Blink's core books it; with a hash the payment of an invoice."""
         details = {"type": "on_us"}
@@ -191,6 +198,24 @@ class Bank:
         # A payer's success comes before the last commitment: the node's own balance lags by a moment.
         wait_for(lambda: books_msat == self.node_msat(), f"the node holds the {books_msat} msat of the books")
         self.check_feed()
+        self.command("verify")
+
+    def check_whole(self) -> None:
+        """The same where money came to one payment hash more than once: books and node agree as tellerd compares
+        them, the feed is gapless, and every leg is a journal's."""
+        rows = [row["_id"] for row in self.db[OUTBOX].find().sort("_id", 1)]
+        assert rows == list(range(1, len(rows) + 1)), "the feed has gaps"
+        legs = sum(len(journal["_transactions"]) for journal in self.db[JOURNALS].find())
+        assert legs == self.db[LEGS].count_documents({}), "a journal and its legs differ"
+        with self.tellerd.client() as client:
+            _, totals = client.trial_balance()
+            assert set(totals.values()) <= {0}, totals
+
+            def explained() -> bool:
+                look = client.admin.Reconcile(admin_pb2.ReconcileRequest(), timeout=60).reconciliation
+                return look.steady and [side.difference_msat for side in look.sides] == [0]
+
+            wait_for(explained, "books and node agree to the msat")
         self.command("verify")
 
     def cursor(self, pubkey: str) -> dict[str, Any]:

@@ -78,10 +78,11 @@ def wait_accepted(bank: Bank, payment_hash: str) -> None:
     wait_for(lambda: bank.stack.lnd.lookup_invoice(payment_hash).state == "ACCEPTED", "it is held on LND")
 
 
-def wait_state(client: Client, payment_hash: str, state: invoice_pb2.InvoiceState.ValueType) -> None:
-    """Returns when GetInvoice says so."""
+def wait_state(client: Client, payment_hash: str, state: invoice_pb2.InvoiceState.ValueType) -> invoice_pb2.Invoice:
+    """The invoice, when GetInvoice says that it is in this state."""
     name = invoice_pb2.InvoiceState.Name(state)
     wait_for(lambda: client.invoice(payment_hash).state == state, f"{payment_hash} is {name}")
+    return client.invoice(payment_hash)
 
 
 def wait_cents(client: Client, wallet_id: str, expected: int) -> None:

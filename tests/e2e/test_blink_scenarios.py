@@ -1,9 +1,8 @@
 """The scenarios that Blink's own tests have (blink-contract.md 6): which test here proves each, and the ones that no
 other file has.
 
-A scenario that another file proves is named in the table alone. Two things are not as in Blink, because design.md
-section 8 says otherwise: a repeated external_id returns the first invoice, and an invoice of a dollar wallet is asked
-for in cents only.
+A scenario that another file proves is named in the table alone. One thing is not as in Blink, because design.md
+section 8 says otherwise: a repeated external_id returns the first invoice.
 """
 
 from __future__ import annotations
@@ -17,10 +16,13 @@ import grpc
 import pytest
 
 from adapters.grpc_api._pb.tellerd.v1 import invoice_pb2, ledger_pb2, wallet_pb2
-from adapters.mongo.collections import INVOICES, LEG_METADATA, LEGS
+from adapters.mongo.collections import DEPOSITS, INVOICES, LEG_METADATA, LEGS, PENDING_RECEIVES
 from regtest.tellerd import CALL_S, Client
-from tests.e2e.bank import Bank
-from tests.e2e.receives import blinks_invoice, paying, told, wait_accepted, wait_cents
+from tests.e2e.bank import Bank, wait_for
+from tests.e2e.chain_bank import ChainBank
+from tests.e2e.coins import make_coin, spend
+from tests.e2e.fail_points import SHORT_LEASE, Point, held
+from tests.e2e.receives import blinks_invoice, dealers, paying, told, wait_accepted, wait_cents
 
 TESTS: Final = Path(__file__).parents[1]
 
@@ -44,9 +46,7 @@ PROVED: Final[Mapping[str, tuple[str, ...]]] = {
     "public-ln-receive: btc by request subscription": ("test_public_ln_receive_btc_by_request_subscription",),
     "public-ln-receive: btc by hash subscription": ("test_public_ln_receive_btc_by_hash_subscription",),
     "public-ln-receive: usd": ("test_public_ln_receive_usd",),
-    "public-ln-receive: usd sats-denominated": (
-        "e2e/test_dollars.py::test_public_ln_receive_usd_sats_denominated_is_refused",
-    ),
+    "public-ln-receive: usd sats-denominated": ("test_public_ln_receive_usd_sats_denominated",),
     "public-ln-receive: btc amountless": ("e2e/test_dollars.py::test_ln_receive_btc_amountless",),
     "public-ln-receive: usd amountless": ("e2e/test_dollars.py::test_ln_receive_usd_amountless",),
     "public-ln-receive: invalid wallet": ("test_public_ln_receive_invalid_wallet",),
@@ -70,20 +70,16 @@ PROVED: Final[Mapping[str, tuple[str, ...]]] = {
         "e2e/test_deposits.py::test_what_is_under_way_is_shown_to_blinks_readers_until_it_is_settled",
     ),
     "handle-bria-event: persists settled": ("e2e/test_legs.py::test_onchain_receive_to_btc",),
-    "handle-bria-event: replay": (
+    "handle-bria-event: replay (parallel x2)": (
+        "test_handle_bria_event_replay_in_parallel",
         "e2e/test_chain_kills.py::test_killed_at_a_point_of_a_chain_commit",
-        "unit/matching/test_deposits.py::test_due_twice_is_credited_once",
     ),
     "handle-bria-event: multiple utxos same txid": (
         "e2e/test_deposits.py::test_one_tx_pays_an_address_twice_and_another_wallet",
     ),
     "handle-bria-event: dust": ("e2e/test_deposits.py::test_fee_and_dust_are_booked_so_that_nothing_is_lost",),
-    "handle-bria-event: remove existing": (
-        "e2e/test_deposits.py::test_a_replaced_tx_is_dropped_and_its_replacement_credited_once",
-    ),
-    "handle-bria-event: remove unknown": (
-        "unit/matching/test_deposits.py::test_what_is_in_a_block_or_unknown_is_not_dropped",
-    ),
+    "handle-bria-event: remove existing": ("test_handle_bria_event_remove_existing",),
+    "handle-bria-event: remove unknown": ("test_handle_bria_event_remove_unknown",),
     "bria: receives utxo events": (
         "e2e/test_deposits.py::test_the_feed_tells_each_step_with_its_own_payload_and_without_gaps",
     ),
@@ -104,7 +100,12 @@ PROVED: Final[Mapping[str, tuple[str, ...]]] = {
     ),
     "lnd-service: cancels invoice": ("e2e/test_holds.py::test_ln_receive_cancel",),
     "lnd-service: handles expired": ("e2e/test_holds.py::test_an_expired_invoice_is_closed_after_its_node_was_asked",),
-    "lock-service": ("contract/test_beside.py::test_blinks_locks_and_ours_exclude_each_other",),
+    "lock-service": (
+        "e2e/test_beside_blink_on_chain.py::test_lock_service_nobody_else_gets_the_lock_while_tellerd_settles_a_deposit",
+        "e2e/test_beside_blink_on_chain.py::test_a_lock_that_blink_holds_delays_exactly_that_deposit",
+        "e2e/test_beside_blink.py::test_a_lock_that_blink_holds_delays_exactly_that_settlement",
+        "contract/test_beside.py::test_blinks_locks_and_ours_exclude_each_other",
+    ),
     "ledger-facade: receives": (
         "e2e/test_legs.py::test_ln_receive_to_btc",
         "e2e/test_legs.py::test_ln_receive_to_usd",
@@ -266,6 +267,38 @@ def test_public_ln_receive_usd(bank: Bank) -> None:
     bank.check_books()
 
 
+def test_public_ln_receive_usd_sats_denominated(bank: Bank) -> None:
+    """Exactly these sats are asked for, and their cents fixed when the invoice is made: 1,000 at 60,000 dollars. They
+    are what the wallet gets, leg by leg as Blink books it; less than a cent is refused."""
+    with bank.tellerd.client() as client:
+        wallet = client.create_dollar_wallet("in-sats")
+        invoice = client.create_invoice(wallet, 1_000, external_id="order-1")
+        assert (invoice.amount_sat, invoice.amount_cents) == (1_000, 60)
+        assert client.create_invoice(wallet, 1_000, external_id="order-1") == invoice
+        decoded = bank.stack.payer.call("GET", f"/v1/payreq/{invoice.payment_request}")
+        assert (decoded["num_satoshis"], decoded["expiry"]) == ("1000", "300")
+        _watch_paid(bank, client, invoice, payment_hash=invoice.payment_hash)
+        assert client.balance_cents(wallet) == 60
+        paid = client.invoice(invoice.payment_hash)
+        assert (paid.received_sat, paid.received_cents) == (1_000, 60)
+        code, text = _refused(client, wallet_id=wallet, amount_sat=16)
+        assert (code, text.partition(":")[0]) == (grpc.StatusCode.INVALID_ARGUMENT, "amount_sat")
+        assert "less than a cent" in text
+    dealer_btc, dealer_usd = dealers(bank)
+    legs = list(bank.db[LEGS].find({"hash": invoice.payment_hash}).sort("_id", 1))
+    assert [(leg["accounts"], leg["currency"], leg["debit"], leg["credit"]) for leg in legs] == [
+        ("Assets:Reserve:Lightning", "BTC", 1_000, 0),
+        (dealer_usd, "USD", 60, 0),
+        (dealer_btc, "BTC", 0, 1_000),
+        (f"Liabilities:{wallet}", "USD", 0, 60),
+    ]
+    assert {(leg["type"], leg["satsAmount"], leg["centsAmount"]) for leg in legs} == {("invoice", 1_000, 60)}
+    document = bank.db[INVOICES].find_one({"_id": invoice.payment_hash})
+    assert document is not None
+    assert (document["cents"], document["currency"], document["paid"]) == (60, "USD", True)
+    bank.check_books()
+
+
 def _watch_paid(bank: Bank, client: Client, invoice: invoice_pb2.Invoice, *, payment_hash: str) -> None:
     """Pays while somebody watches, who sees the invoice open first, and settled last."""
     request = invoice_pb2.WatchInvoiceRequest(payment_hash=payment_hash)
@@ -348,3 +381,106 @@ def test_invoices_duplicate_external_id(bank: Bank) -> None:
         again = client.create_invoice(wallet, 1_000, external_id="order-1")
         assert (again.payment_hash, again.state) == (first.payment_hash, invoice_pb2.INVOICE_STATE_SETTLED)
     bank.check_books()
+
+
+# --- integration/handle-bria-event -------------------------------------------------------------------------
+
+SEEN = Point("while it is seen", "update", DEPOSITS, in_transaction=True)
+SETTLED = Point("while it is settled", "insert", LEGS, in_transaction=True)
+
+
+@pytest.mark.parametrize("chain", [{"sections": SHORT_LEASE}], indirect=True, ids=["short-lease"])
+@pytest.mark.parametrize("point", [SEEN, SETTLED], ids=str)
+def test_handle_bria_event_replay_in_parallel(chain: ChainBank, point: Point) -> None:
+    """Two daemons have the same step of one deposit at once: the first hangs with it in an open transaction, the
+    second takes over and books it, and what the first goes on with then is nothing. Told once, credited once."""
+    leader, standby = chain.bank.tellerd, chain.bank.standby("standby")
+    with leader.client() as client:
+        wallet = client.create_wallet("shop")
+        tx = spend(chain.bitcoind, make_coin(chain.bitcoind), [(chain.address(client, wallet), 500_000)])
+    standby.start()
+    standby.process.wait_until(lambda: "standby" in standby.get("/readyz").text, "waiting as standby", 30)
+    if point is SETTLED:
+        chain.broadcast(tx)
+        chain.bitcoind.mine(1)
+        chain.wait_state(tx.txid, 0, "confirmed")
+    with held(chain.bank.db.client, chain.bank.database, point) as holding:
+        if point is SEEN:
+            chain.broadcast(tx)
+        else:
+            chain.bitcoind.mine(1)
+        holding.wait_reached()
+        assert holding.open_transactions() >= 1
+        leader.process.pause()
+    chain.wait_state(tx.txid, 0, "detected" if point is SEEN else "settled")
+    standby.wait_ready()
+    leader.process.resume()
+    wait_for(lambda: "standby" in leader.get("/readyz").text, "the first stands by")
+    if point is SEEN:
+        assert len(chain.pending(wallet)) == 1
+        chain.bitcoind.mine(2)
+        chain.wait_state(tx.txid, 0, "settled")
+    standby.process.stop()
+    leader.wait_ready()
+    chain.wait_followed()
+    assert chain.told(tx.txid) == ["deposit.detected", "deposit.confirmed", "deposit.settled"]
+    assert chain.booking_keys(tx.txid) == [f"chain:{tx.txid}:0:1"]
+    assert chain.pending(wallet) == []
+    with leader.client() as client:
+        assert client.balance_sat(wallet) == 497_000
+
+
+def test_handle_bria_event_remove_existing(shared_chain: ChainBank) -> None:
+    """A tx that is double-spent before it is in a block: what Blink's readers saw pending is gone, of another deposit
+    of the wallet it stays, and only that is credited."""
+    chain = shared_chain
+    with chain.bank.tellerd.client() as client:
+        wallet = client.create_wallet("existing")
+        address = chain.address(client, wallet)
+        coin = make_coin(chain.bitcoind)
+        gone, kept = spend(chain.bitcoind, coin, [(address, 500_000)]), chain.send(address, 100_000)
+        chain.broadcast(gone)
+        for outpoint in ((gone.txid, 0), kept):
+            chain.wait_state(*outpoint, "detected")
+        assert {one["transactionHash"] for one in chain.pending(wallet)} == {gone.txid, kept[0]}
+        chain.broadcast(spend(chain.bitcoind, coin, fee_sat=50_000))
+        chain.wait_state(gone.txid, 0, "dropped")
+        assert [one["transactionHash"] for one in chain.pending(wallet)] == [kept[0]]
+        chain.bitcoind.mine(2)
+        chain.wait_state(*kept, "settled")
+        assert (client.balance_sat(wallet), chain.pending(wallet)) == (97_000, [])
+    assert chain.told(gone.txid) == ["deposit.detected", "deposit.dropped"]
+
+
+def test_handle_bria_event_remove_unknown(shared_chain: ChainBank) -> None:
+    """A double-spent tx that pays nobody here is no error: nothing is told of it, what another program has written of
+    it stays, and the next deposit goes its way over the same connection."""
+    chain = shared_chain
+    with chain.bank.tellerd.client() as client:
+        wallet = client.create_wallet("unknown")
+        address = chain.address(client, wallet)
+        coin, strangers = make_coin(chain.bitcoind), chain.bitcoind.new_address()
+        unknown = spend(chain.bitcoind, coin, [(strangers, 500_000)])
+        chain.wait_followed()
+        connections = _connections(chain)
+        chain.broadcast(unknown)
+        theirs = {"walletId": wallet, "transactionHash": unknown.txid, "vout": 0, "address": strangers}
+        chain.bank.db[PENDING_RECEIVES].insert_one({**theirs, "walletAmount": 497_000})
+        chain.broadcast(spend(chain.bitcoind, coin, fee_sat=50_000))
+        after = chain.send(address, 100_000)
+        chain.wait_state(*after, "detected")
+        assert {one["transactionHash"] for one in chain.pending(wallet)} == {unknown.txid, after[0]}
+        chain.bitcoind.mine(2)
+        chain.wait_state(*after, "settled")
+        assert client.balance_sat(wallet) == 97_000
+        assert [one["transactionHash"] for one in chain.pending(wallet)] == [unknown.txid]
+        assert _connections(chain) == connections
+    assert (chain.told(unknown.txid), chain.state(unknown.txid, 0)) == ([], None)
+
+
+def _connections(chain: ChainBank) -> list[str]:
+    """How often tellerd has connected to bitcoind, as its metrics say."""
+    page = chain.bank.tellerd.get("/metrics").text
+    found = [line for line in page.splitlines() if line.startswith('tellerd_node_connections_total{node="bitcoind"}')]
+    assert len(found) == 1
+    return found

@@ -16,7 +16,7 @@ import pytest
 from adapters.grpc_api._pb.tellerd.v1 import event_pb2
 from adapters.mongo.collections import INVOICES, LEGS
 from regtest.process import NodeError, take_port
-from regtest.stack import Stack
+from regtest.stack import TELLERD_CALLS, Stack
 from regtest.tellerd import RUN
 from tests.e2e.bank import Bank, wait_for
 
@@ -178,6 +178,16 @@ def _narrow_macaroon(bank: Bank) -> str:
     return str(bank.stack.lnd.bake_macaroon(["/lnrpc.Lightning/GetInfo"], 8, bank.folder / "narrow.macaroon"))
 
 
+def _macaroon_without(call: str) -> Callable[[Bank], str]:
+    def bake(bank: Bank) -> str:
+        calls = [one for one in TELLERD_CALLS if not one.endswith(f"/{call}")]
+        return str(bank.stack.lnd.bake_macaroon(calls, 9, bank.folder / f"without-{call}.macaroon"))
+
+    return bake
+
+
+HOLD_CALLS = ("AddHoldInvoice", "SubscribeSingleInvoice", "SettleInvoice", "CancelInvoice")
+
 BROKEN = {
     "no database": Broken(
         "TELLERD_MONGO__URL",
@@ -212,6 +222,14 @@ BROKEN = {
         _narrow_macaroon,
         ("FAILED  lnd lnd1: refuses the macaroon: its permissions do not cover this call; bake one that does",),
     ),
+    **{
+        f"a macaroon without {call}": Broken(
+            "TELLERD_LND__0__MACAROON_FILE",
+            _macaroon_without(call),
+            (f"refuses the macaroon: its permissions do not cover this call; bake one that does ({call})",),
+        )
+        for call in ("AddInvoice", "LookupInvoice", *HOLD_CALLS)
+    },
     "another node's certificate": Broken(
         "TELLERD_LND__0__TLS_CERT_FILE",
         lambda bank: str(bank.stack.payer.tls_cert_file),

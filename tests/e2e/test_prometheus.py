@@ -18,13 +18,15 @@ import grpc
 import pytest
 
 from adapters.grpc_api._pb.tellerd.v1 import admin_pb2, event_pb2, wallet_pb2
+from adapters.mongo.collections import INVOICES
 from regtest import binaries
 from regtest.prometheus import CONFIG, OPS, RULES, Prometheus
 from regtest.redis_server import RedisServer
 from regtest.stack import Stack
 from regtest.tellerd import CALL_S, Client
-from tests.e2e.bank import SETTLED_S, wait_for
+from tests.e2e.bank import SETTLED_S, Bank, wait_for
 from tests.e2e.chain_bank import ChainBank
+from tests.e2e.receives import paying, wait_accepted
 
 DASHBOARDS = sorted((OPS / "grafana" / "dashboards").glob("*.json"))
 SELECTOR = re.compile(r"\b(?:(?:tellerd|process|galoy)_\w+|up)\b(?:\{[^}]*\})?")
@@ -73,6 +75,22 @@ def subscriber(client: Client) -> Iterator[None]:
         reader.join(SETTLED_S)
 
 
+@contextmanager
+def held_payments(bank: Bank, client: Client, wallet: str) -> Iterator[None]:
+    """One payment that waits for its release meanwhile, and one that was given back, for its document was closed."""
+    waits, closed = (client.create_hold_invoice(wallet, amount_sat) for amount_sat in (4_000, 5_000))
+    with paying(bank, waits.payment_request), paying(bank, closed.payment_request) as given_back:
+        try:
+            for invoice in (waits, closed):
+                wait_accepted(bank, invoice.payment_hash)
+            bank.db[INVOICES].update_one({"_id": closed.payment_hash}, {"$set": {"processingCompleted": True}})
+            assert not given_back.result(SETTLED_S).succeeded
+            yield
+        finally:
+            for invoice in (waits, closed):
+                bank.stack.lnd.cancel_invoice(invoice.payment_hash)
+
+
 @pytest.fixture
 def redis(tmp_path: Path) -> Iterator[RedisServer]:
     """Blink's, for the rule that wants it."""
@@ -101,9 +119,9 @@ def busy(stack: Stack, redis: RedisServer, tmp_path: Path, monkeypatch: pytest.M
 
 
 def test_every_panel_and_every_rule_finds_its_series(busy: ChainBank, tmp_path: Path) -> None:
-    """After a few payments, a settled deposit, one on its way, calls that failed, and a full check: no expression of a
-    dashboard and no selector of a rule is without a series; no alert fires; what is shown of money is what was paid,
-    and nothing of it is unknown."""
+    """After a few payments, held ones among them, a settled deposit, one on its way, calls that failed, and a full
+    check: no expression of a dashboard and no selector of a rule is without a series; no alert fires; what is shown of
+    money is what was paid, and nothing of it is unknown."""
     bank, standby = busy.bank, busy.bank.standby("standby")
     standby.start()
     addresses = [bank.tellerd.http_address, standby.http_address]
@@ -120,12 +138,13 @@ def test_every_panel_and_every_rule_finds_its_series(busy: ChainBank, tmp_path: 
             busy.wait_state(*busy.send(busy.address(client, wallet), 70_000), "detected")
             bank.wait_balance(wallet, 6_000 + 497_000)
             _call_standby(standby.client())
-            checked = client.admin.Reconcile(admin_pb2.ReconcileRequest(full=True), timeout=60)
-            assert checked.full_check.invoices >= 3  # the stack's LND has those of other tests, too
-            assert checked.full_check.deposits == 2
-            prometheus.wait_ready()
-            _check_all_found(prometheus)
-            _check_money(prometheus, bank.node_msat() // 1000)
+            with held_payments(bank, client, wallet):
+                checked = client.admin.Reconcile(admin_pb2.ReconcileRequest(full=True), timeout=60)
+                assert checked.full_check.invoices >= 3  # the stack's LND has those of other tests, too
+                assert checked.full_check.deposits == 2
+                prometheus.wait_ready()
+                _check_all_found(prometheus)
+                _check_money(prometheus, bank.node_msat() // 1000)
     finally:
         prometheus.stop()
 
@@ -171,6 +190,10 @@ def _check_money(prometheus: Prometheus, node_sat: int) -> None:
         "tellerd_pending_deposits_satoshis": 70_000,
         "tellerd_books_difference_satoshis": 0,
         "tellerd_suspense_satoshis": 0,
+        "sum(tellerd_holds_held)": 1,
+        "sum(tellerd_holds_held_millisatoshis)": 4_000_000,
+        "tellerd_holds_unknown": 0,
+        'tellerd_holds_canceled_total{reason="closed"}': 1,
         'tellerd_reconciliation_difference_millisatoshis{account="Assets:OnChain"}': 0,
         'tellerd_reconciliation_unknown_millisatoshis{account="Assets:OnChain"}': 0,
         'tellerd_reconciliation_difference_millisatoshis{account="Assets:Reserve:Lightning"}': 0,

@@ -3,7 +3,10 @@ by hand as well. Every difference is explained, to the msat."""
 
 from __future__ import annotations
 
+import hashlib
+import os
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Final
 
@@ -13,6 +16,7 @@ from adapters.grpc_api._pb.tellerd.v1 import admin_pb2
 from adapters.mongo.collections import GAPS, OUTBOX
 from regtest.stack import CHAIN_TOML, Stack
 from tests.e2e.bank import Bank, wait_for
+from tests.e2e.receives import make_hold, paying, wait_accepted
 from tests.e2e.routing_net import RoutingNet
 
 LIGHTNING: Final = "Assets:Reserve:Lightning"
@@ -178,6 +182,62 @@ def test_a_bank_that_routes_and_opens_and_closes_channels_is_explained_to_the_ms
     # Only the payer's channel is left, so that LND's own sums are all there is.
     assert compared.side(LIGHTNING).nodes_msat == net.ours.held_msat()
     figures += _figures(compared)
+    bank.command("verify")
+
+
+def test_payments_that_are_held_on_either_side_are_explained_to_the_msat(net: RoutingNet, bank: Bank) -> None:
+    """One of ours waits beyond our channel, one for us waits on our node: what is ours until it is taken, and what is
+    not before it is. Neither makes a difference, and no gap is opened."""
+    compared = Comparison(bank)
+    compared.wait_explained("the opening")
+    preimage = os.urandom(32)
+    theirs = hashlib.sha256(preimage).hexdigest()
+    request = net.third.add_hold_invoice(theirs, 33_333_333).payment_request
+    incoming = make_hold(bank, 20_000_777)
+    with ThreadPoolExecutor(1) as pool:
+        sending = pool.submit(net.ours.pay, request)
+        wait_for(lambda: net.third.lookup_invoice(theirs).state == "ACCEPTED", "the third holds our payment")
+        compared.wait_explained("a payment of ours that is held")
+        assert compared.side(LIGHTNING).difference_msat == 0
+        with paying(bank, incoming.payment_request) as payment:
+            wait_accepted(bank, incoming.payment_hash)
+            compared.wait_explained("payments that are held on both sides")
+            assert compared.side(LIGHTNING).difference_msat == 0
+            net.third.settle_hold(preimage.hex())
+            sent = sending.result(60)
+            assert sent.succeeded
+            compared.wait_explained("a payment that went through", lambda: theirs in compared.gaps("sent_elsewhere"))
+            assert compared.side(LIGHTNING).difference_msat == -33_333_333 - sent.fee_msat
+            net.ours.settle_hold(incoming.preimage)
+            assert payment.result(60).succeeded
+        wait_for(lambda: len(compared.told("suspense.received")) == 1, "nobody expected it: it waits in suspense")
+    compared.wait_explained("a payment that was taken")
+    assert compared.side(LIGHTNING).difference_msat == -33_333_333 - sent.fee_msat
+    assert bank.db[GAPS].count_documents({"kind": "unknown_difference"}) == 0
+    bank.check_feed()
+    bank.command("verify")
+
+
+def test_a_routed_payment_that_waits_beyond_us_is_explained_to_the_msat(net: RoutingNet, bank: Bank) -> None:
+    """The third holds it: what goes out is ours as long as what comes in is not, and the fee is earned only then."""
+    compared = Comparison(bank)
+    routed = net.route(1_000_000)  # the payer has found the way
+    compared.wait_explained("a payment routed", lambda: len(compared.told("routing.booked")) == 1)
+    preimage = os.urandom(32)
+    theirs = hashlib.sha256(preimage).hexdigest()
+    invoice = net.third.add_hold_invoice(theirs, 55_555_555)
+    with paying(bank, invoice.payment_request) as payment:
+        wait_for(lambda: net.third.lookup_invoice(theirs).state == "ACCEPTED", "the third holds it")
+        compared.wait_explained("a routed payment that is held")
+        assert compared.side(LIGHTNING).difference_msat == 0
+        net.third.settle_hold(preimage.hex())
+        sent = payment.result(60)
+        assert sent.succeeded
+    compared.wait_explained("it went through", lambda: len(compared.told("routing.booked")) == 2)
+    assert compared.side(LIGHTNING).difference_msat == 0
+    assert [one["fee_msat"] for one in compared.told("routing.booked")] == [routed.fee_msat, sent.fee_msat]
+    assert bank.db[GAPS].count_documents({"kind": "unknown_difference"}) == 0
+    bank.check_feed()
     bank.command("verify")
 
 

@@ -13,6 +13,8 @@ from adapters.mongo.collections import CURSORS
 from regtest.stack import Stack
 from regtest.tellerd import Client
 from tests.e2e.bank import Bank, wait_for
+from tests.e2e.holding import HELD, SETTLED, create, settle
+from tests.e2e.receives import dealers, paying, told, wait_cents, wait_state
 from tests.e2e.second_node import SecondNode
 
 CALL_S = 40.0
@@ -158,3 +160,34 @@ def test_without_the_first_node_invoices_are_made_on_the_second(second: SecondNo
     second.stack.bake_macaroon()
     wait_for(lambda: metric(bank, 'tellerd_node_connected{node="lnd1"} 1.0'), "lnd1 is followed again", 60)
     wait_explained(bank, second)
+
+
+def test_held_payments_of_the_second_node_are_its_own(second: SecondNode, bank: Bank) -> None:
+    """A hold invoice on it waits for its call and is credited, an amountless dollar invoice on it is held, priced and
+    taken; its metrics tell of them and the first node's do not. Books and holdings are equal for both."""
+    with bank.tellerd.client() as client:
+        wallet, dollars = client.create_wallet("alice"), client.create_dollar_wallet("tips")
+        invoice = create(client, wallet, 5_000, node="lnd2")
+        request = invoice_pb2.CreateInvoiceRequest(wallet_id=dollars, node="lnd2")
+        amountless = client.invoices.CreateInvoice(request, timeout=CALL_S).invoice
+        assert (invoice.node, amountless.node) == (second.lnd.pubkey, second.lnd.pubkey)
+        with paying(bank, invoice.payment_request) as payment:
+            wait_state(client, invoice.payment_hash, HELD)
+            wait_for(lambda: metric(bank, 'tellerd_holds_held{node="lnd2"} 1.0'), "lnd2 holds it")
+            assert metric(bank, 'tellerd_holds_held{node="lnd1"} 0.0')
+            wait_explained(bank, second)
+            assert second.stack.payer.pay(amountless.payment_request, amount_msat=1_000_999).succeeded
+            wait_cents(client, dollars, 60)
+            assert settle(client, invoice.payment_hash).state == SETTLED
+            assert payment.result(60).succeeded
+        bank.wait_balance(wallet, 5_000)
+        rows, totals = client.trial_balance()
+        assert set(totals.values()) == {0}
+        assert {row.account: row.balance for row in rows}[dealers(bank)[0]] == 1_000
+    for paid in (invoice, amountless):
+        assert told(bank, paid.payment_hash) == ["invoice.held", "invoice.settled"]
+    first, other = (bank.cursor(pubkey) for pubkey in (second.stack.lnd.pubkey, second.lnd.pubkey))
+    assert (first["settle_index"], other["settle_index"], other["remainder_msat"]) == (0, 2, 999)
+    wait_explained(bank, second)
+    bank.check_feed()
+    bank.command("verify")

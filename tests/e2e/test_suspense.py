@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from datetime import UTC, datetime
 
 import grpc
 import pytest
 
 from adapters.grpc_api._pb.tellerd.v1 import deposit_pb2, suspense_pb2
-from adapters.mongo.collections import ACCOUNTS, DEPOSITS, SUSPENSE, WALLETS
+from adapters.mongo.collections import DEPOSITS, SUSPENSE
 from regtest.tellerd import CALL_S, Client
 from tests.e2e.bank import Bank, wait_for
 from tests.e2e.chain_bank import ChainBank
@@ -26,14 +25,6 @@ def assign(client: Client, entry_key: str, wallet_id: str) -> suspense_pb2.Suspe
 def waiting(client: Client) -> list[suspense_pb2.SuspenseEntry]:
     request = suspense_pb2.ListSuspenseRequest(state=suspense_pb2.SUSPENSE_STATE_WAITING)
     return list(client.suspense.ListSuspense(request, timeout=CALL_S).entries)
-
-
-def give_status(bank: Bank, wallet_id: str, status: str) -> None:
-    """As Blink's core does when somebody locks an account."""
-    wallet = bank.db[WALLETS].find_one({"id": wallet_id})
-    assert wallet is not None
-    change = {"$push": {"statusHistory": {"status": status, "updatedAt": datetime.now(UTC)}}}
-    assert bank.db[ACCOUNTS].update_one({"id": wallet["accountId"]}, change).modified_count == 1
 
 
 def refused(call: Callable[[], object]) -> grpc.StatusCode:
@@ -84,7 +75,7 @@ def test_a_locked_accounts_money_waits_until_a_person_decides(bank: Bank) -> Non
     with bank.tellerd.client() as client:
         wallet = client.create_wallet("locked")
         invoice = client.create_invoice(wallet, 5_000)
-        give_status(bank, wallet, "locked")
+        bank.write_status(wallet, "locked")
         assert refused(lambda: client.create_invoice(wallet, 5_000)) is grpc.StatusCode.FAILED_PRECONDITION
         bank.pay([invoice])
         wait_for(lambda: len(waiting(client)) == 1, "it waits in suspense")
@@ -92,7 +83,7 @@ def test_a_locked_accounts_money_waits_until_a_person_decides(bank: Bank) -> Non
         assert (entry.suspense_reason, entry.amount_sat) == ("account_locked", 5_000)
         assert client.balance_sat(wallet) == 0
         assert refused(lambda: assign(client, entry.entry_key, wallet)) is grpc.StatusCode.FAILED_PRECONDITION
-        give_status(bank, wallet, "active")
+        bank.write_status(wallet, "active")
         assign(client, entry.entry_key, wallet)
         assert client.invoice(invoice.payment_hash).received_sat == 5_000
     bank.wait_balance(wallet, 5_000)
@@ -104,7 +95,7 @@ def test_a_locked_accounts_deposit_waits_and_a_reorg_takes_it_from_whoever_has_i
     with chain.bank.tellerd.client() as client:
         wallet, other = client.create_wallet("locked"), client.create_wallet("other")
         address = chain.address(client, wallet)
-        give_status(chain.bank, wallet, "closed")
+        chain.bank.write_status(wallet, "closed")
         request = deposit_pb2.GetAddressRequest(wallet_id=wallet, new=True)
         code = refused(lambda: client.deposits.GetAddress(request, timeout=CALL_S))
         assert code is grpc.StatusCode.FAILED_PRECONDITION

@@ -2,23 +2,35 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from adapters.memory import MemoryLightningNode
-from daemon import check
-from daemon.config import Address, LndConfig
-from daemon.domain.errors import Unavailable
+from daemon import app, check
+from daemon.config import Address, Config, LndConfig, load_config
+from daemon.domain.errors import NodeRefused, Unavailable
 from daemon.domain.ports import NodeInfo
 
 NO_FILE = Path("/nonexistent")
 CONFIG = LndConfig.model_construct(
     name="lnd1", address=Address("127.0.0.1", 1), tls_cert_file=NO_FILE, macaroon_file=NO_FILE
 )
-READS = ("list_invoices", "funds", "forwards", "newest_payments", "wallet_txs", "closed_channels", "htlc_resolution")
+READS = (
+    "list_invoices",
+    "lookup_invoice",
+    "funds",
+    "forwards",
+    "newest_payments",
+    "wallet_txs",
+    "closed_channels",
+    "htlc_resolution",
+)
+CHANGES = ("add_invoice", "add_hold_invoice", "probe_hold_watch", "settle_invoice", "cancel_invoice")
 
 
 class Node:
@@ -27,14 +39,14 @@ class Node:
     name = "lnd1"
 
     def __init__(self) -> None:
-        self._node = MemoryLightningNode(name="lnd1")
+        self.memory = MemoryLightningNode(name="lnd1")
         self.refused: set[str] = set()
         self.asked: list[str] = []
         self.away = False
         self.stores = True
 
     def get_info(self) -> NodeInfo:
-        return replace(self._node.get_info(), stores_final_htlc_resolutions=self.stores)
+        return replace(self.memory.get_info(), stores_final_htlc_resolutions=self.stores)
 
     def close(self) -> None:
         pass
@@ -46,7 +58,9 @@ class Node:
                 raise Unavailable("lnd1 does not listen: start it, or check its address (Call)")
             if name in self.refused:
                 raise Unavailable(f"lnd1 refuses the macaroon: bake one that does ({name.upper()})")
-            return getattr(self._node, name)(*arguments, **named)
+            if name == "probe_hold_watch":
+                raise NodeRefused("lnd1 refused SubscribeSingleInvoice: UNKNOWN invalid hash length of 1, want 32")
+            return getattr(self.memory, name)(*arguments, **named)
 
         return call
 
@@ -63,17 +77,19 @@ def lines(network: str = "regtest") -> list[tuple[bool, str]]:
 
 
 def test_a_node_that_is_well_is_asked_for_everything(node: Node) -> None:
-    """Two lines, both good; every kind of reading was tried."""
+    """Two lines, both good; every kind of call was tried, and no invoice was made by it."""
     who, macaroon = lines()
     assert who[0]
-    assert macaroon == (
-        True,
-        "ok      lnd lnd1: the macaroon lets tellerd read invoices, channels, payments, forwards and coins",
+    line = (
+        "ok      lnd lnd1: the macaroon lets tellerd read invoices, channels, payments, forwards and coins, "
+        "and make, watch, settle and cancel invoices"
     )
-    assert node.asked == list(READS)
+    assert macaroon == (True, line)
+    assert node.asked == [*READS, *CHANGES]
+    assert node.memory.list_invoices(after_add_index=0, limit=10).invoices == ()
 
 
-@pytest.mark.parametrize("refused", READS)
+@pytest.mark.parametrize("refused", [*READS, *CHANGES])
 def test_each_call_that_the_macaroon_does_not_allow_is_named(node: Node, refused: str) -> None:
     """In one line, with the remedy; it is to be mended."""
     node.refused = {refused}
@@ -82,9 +98,9 @@ def test_each_call_that_the_macaroon_does_not_allow_is_named(node: Node, refused
 
 def test_all_calls_that_it_does_not_allow_are_one_line(node: Node) -> None:
     """So that a new macaroon is baked once."""
-    node.refused = {"funds", "forwards", "closed_channels"}
+    node.refused = {"funds", "forwards", "settle_invoice"}
     assert lines()[1:] == [
-        (False, "FAILED  lnd lnd1: refuses the macaroon: bake one that does (FUNDS), nor FORWARDS, CLOSED_CHANNELS")
+        (False, "FAILED  lnd lnd1: refuses the macaroon: bake one that does (FUNDS), nor FORWARDS, SETTLE_INVOICE")
     ]
 
 
@@ -104,3 +120,51 @@ def test_a_node_that_keeps_no_outcomes_is_warned_of(node: Node) -> None:
     assert warning[1].startswith("warning lnd lnd1: runs without --store-final-htlc-resolutions")
     assert "store-final-htlc-resolutions=1" in warning[1]
     assert "htlc_resolution" not in node.asked
+
+
+@pytest.mark.parametrize(
+    ("network", "source", "begins"),
+    [
+        ("regtest", "fixed", "ok      prices: fixed at 60000.00 dollars per bitcoin"),
+        ("mainnet", "fixed", "warning prices: fixed at 60000.00 dollars per bitcoin"),
+        ("mainnet", "http", "FAILED  prices: "),
+    ],
+)
+def test_a_fixed_price_of_real_bitcoin_is_warned_of(tmp_path: Path, network: str, source: str, begins: str) -> None:
+    """It never grows stale; the remedy is named, and `run` logs it once as it starts."""
+    config = priced(tmp_path, network, source)
+    assert config.prices is not None
+    finding = check._price(config, config.prices)
+    assert finding.line.startswith(begins)
+    assert (finding.good, "stale" in finding.line) == (source == "fixed", begins.startswith("warning"))
+    assert ('prices.source = "http" or "blink"' in finding.line) == begins.startswith("warning")
+    with capture_logs() as logged, ExitStack() as resources:
+        app._build(config, resources)
+    warned = [line["log_level"] for line in logged if line["event"] == "price.fixed"]
+    assert warned == (["warning"] if begins.startswith("warning") else [])
+
+
+def priced(folder: Path, network: str, source: str) -> Config:
+    """A configuration with a price and nothing that answers."""
+    for name in ("tls.cert", "tellerd.macaroon"):
+        (folder / name).write_bytes(b"")
+    file = folder / "tellerd.toml"
+    file.write_text(
+        f'''
+network = "{network}"
+[mongo]
+url = "mongodb://127.0.0.1:1/?replicaSet=rs0"
+database = "tellerd"
+[[lnd]]
+name = "lnd1"
+address = "127.0.0.1:1"
+tls_cert_file = "tls.cert"
+macaroon_file = "tellerd.macaroon"
+[prices]
+source = "{source}"
+usd_per_btc = "60000.00"
+url = "http://127.0.0.1:1/"
+json_path = "usd"
+'''
+    )
+    return load_config(file, {})

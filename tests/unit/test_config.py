@@ -246,6 +246,11 @@ def test_what_is_wrong_is_one_line_with_key_value_and_remedy(folder: Path, old: 
         ('[prices]\nsource = "blink"', 'prices: source "blink" needs price_address, dealer_address, or both'),
         ('[prices]\nsource = "blink"\ndealer_address = "dealer"', "prices.dealer_address: 'dealer' cannot be used"),
         ('[prices]\nsource = "fixed"\nusd_per_btc = "1"\nquote_s = 59', "prices.quote_s: 59 cannot be used"),
+        ('[prices]\nsource = "fixed"\nusd_per_btc = "1"\nmax_jump_percent = 0', "prices.max_jump_percent: 0 cannot be"),
+        (
+            '[prices]\nsource = "fixed"\nusd_per_btc = "1"\nmax_jump_percent = 101',
+            "prices.max_jump_percent: 101 cannot be",
+        ),
         ('[prices]\nsource = "fixed"', 'prices: source "fixed" needs usd_per_btc'),
         (
             '[prices]\nsource = "fixed"\nusd_per_btc = "-1"',

@@ -152,10 +152,15 @@ class HtlcResolution(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IncomingHtlcs:
-    """The open channels by id, and their incoming HTLCs that are not resolved as (chan_id, htlc_index)."""
+    """The open channels by id, and their incoming HTLCs that are not resolved as (chan_id, htlc_index).
+
+    `final_hashes` are the payment hashes of those that were not forwarded: they pay the node itself, or nobody has
+    decided yet.
+    """
 
     open_channels: frozenset[int]
     pending: frozenset[tuple[int, int]]
+    final_hashes: frozenset[PaymentHash] = frozenset()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -188,9 +193,10 @@ class HoldWatch(Protocol):
     says: an end with status OK means nothing unless the invoice's last state is final.
     """
 
-    def watch(self, payment_hash: PaymentHash) -> bool:
+    def watch(self, payment_hash: PaymentHash, *, held: bool = False) -> bool:
         """Begins to watch an invoice, also one that the node does not know yet; nothing if it is watched.
-        False if as many as may be are watched already."""
+        False if as many as may be are watched already, which does not count for one of which a payment is `held`: how
+        many those can be the node's channels bound."""
         ...
 
     def unwatch(self, payment_hash: PaymentHash) -> None:

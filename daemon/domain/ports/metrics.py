@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Protocol
 
 from daemon.domain.cursors import LndCursor
+from daemon.domain.identifiers import NodePubkey
 from daemon.domain.outcomes import DepositsChanged
 
 
@@ -16,11 +17,8 @@ class HoldMetrics(Protocol):
         ...
 
     def hold_settled(self, *, node: str, delay_s: float | None) -> None:
-        """A held payment was taken, so long after it was seen; None if that was not measured."""
-        ...
-
-    def hold_canceled(self, *, node: str, reason: str) -> None:
-        """A held payment was given back; the reason is one of ours."""
+        """A held payment that could be taken when it came was taken, so long after it was seen; None if that was not
+        measured."""
         ...
 
 
@@ -57,6 +55,10 @@ class Metrics(Protocol):
 
     def htlc_lost(self, *, amount_msat: int) -> None:
         """An HTLC that a node calls settled was failed back; the loss is booked."""
+        ...
+
+    def hold_canceled(self, *, pubkey: NodePubkey, reason: str) -> None:
+        """A payment that this node held has gone back, whoever asked for it; the reason is `InvoiceEnded.reason`."""
         ...
 
     def hints_lost(self, *, topic: str, missing: int) -> None:

@@ -24,7 +24,8 @@ class Wallet:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoredInvoice:
-    """An `invoiceusers` document as the API needs it. `preimage` must never be logged."""
+    """An `invoiceusers` document as the API needs it. `pubkey` is empty where another program's document names no node.
+    `preimage` must never be logged."""
 
     payment_hash: PaymentHash
     wallet_id: WalletId

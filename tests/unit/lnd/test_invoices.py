@@ -105,10 +105,23 @@ def test_only_spontaneous_payments_name_a_wallet() -> None:
     invoice.is_keysend = False
     assert settlements(invoice, pubkey=NODE, wallet_record=RECORD)[0].wallet_named is None
     of_amp = amp(aa=(pb.SETTLED, 3, 1_000))
+    one.amp.set_id = bytes.fromhex("aa")
     of_amp.htlcs.append(one)
     assert settlements(of_amp, pubkey=NODE, wallet_record=RECORD)[0].wallet_named is None
     of_amp.r_hash = b""
     assert settlements(of_amp, pubkey=NODE, wallet_record=RECORD)[0].wallet_named == "wallet-1"
+
+
+def test_each_set_of_a_spontaneous_amp_payment_names_its_own_wallet() -> None:
+    """Who has sent one can send another to the same payment address (LND keeps the invoice open), for somebody else."""
+    invoice = amp(aa=(pb.SETTLED, 3, 1_000), bb=(pb.SETTLED, 4, 2_000), cc=(pb.SETTLED, 5, 3_000))
+    invoice.r_hash = b""
+    for set_id, named, at_s in (("aa", b"wallet-1", 5), ("bb", b"wallet-2", 6), ("cc", None, 7)):
+        part = htlc(at_s, named, at_s=at_s)
+        part.amp.set_id = bytes.fromhex(set_id)
+        invoice.htlcs.append(part)
+    events = settlements(invoice, pubkey=NODE, wallet_record=RECORD)
+    assert [event.wallet_named for event in events] == ["wallet-1", "wallet-2", None]
 
 
 def test_an_amp_invoice_without_a_settled_set_is_no_settlement() -> None:

@@ -43,7 +43,7 @@ from daemon.domain.outcomes import (
 )
 from daemon.matching.decide import decide, wanted_by
 from daemon.matching.plan import Plan, Step
-from tests.samples import MORNING_MS, NODE, OTHER_NODE, hash_of, moved, preimage_of, settled
+from tests.samples import MORNING_MS, NODE, OTHER_NODE, hash_of, moved, node_opened, preimage_of, settled
 
 OPEN = LndCursor(pubkey=NODE, name="lnd1", opening_index=0)
 WALLET = WalletId("wallet-1")
@@ -106,14 +106,7 @@ def waiting(amount_msat: int = 4_500) -> SuspenseEntry:
 
 
 def opening_of(funds_msat: int, *, through: int = 0) -> NodeOpened:
-    return NodeOpened(
-        pubkey=NODE,
-        name="lnd1",
-        funds_msat=funds_msat,
-        through_index=through,
-        checkpoint_hash=None,
-        opened_at_ms=MORNING_MS,
-    )
+    return node_opened(funds_msat, through_index=through)
 
 
 def test_an_expected_payment_is_credited_to_its_wallet() -> None:

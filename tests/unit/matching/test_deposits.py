@@ -820,11 +820,12 @@ def test_a_deposit_that_no_wallet_can_take_is_held() -> None:
     assert bank.post(deposit_due("a")) == [AlreadyPosted(outpoint)]
 
 
-def test_a_price_that_no_ledger_can_hold_is_none() -> None:
-    """A dealer's mistake holds one deposit; it does not stop the daemon."""
+@pytest.mark.parametrize("cents", [0, 2**53])
+def test_nothing_and_more_than_a_ledger_can_hold_are_no_price(cents: int) -> None:
+    """A dealer's mistake holds one deposit; it neither stops the daemon nor takes the sats for nothing."""
     bank = Bank()
     bank.mine(output("a", bank.dollars))
-    absurd = Deal(amount_sat=100_000, amount_cents=2**53, price="1.00", source="blink")
+    absurd = Deal(amount_sat=100_000, amount_cents=cents, price="1.00", source="blink")
     assert bank.post(replace(deposit_due("a"), deal=absurd)) == [Held(bank.deposit().outpoint, "price_missing")]
     sane = Deal(amount_sat=100_000, amount_cents=6_000, price="60000.00", source="blink")
     assert bank.post(replace(deposit_due("a"), deal=sane)) == [DepositsChanged(settled=1, settled_sat=100_000)]

@@ -14,7 +14,8 @@ from daemon.domain.node_events import HtlcLost, HtlcRef, HtlcsChecked, HtlcsUnpr
 from daemon.domain.outcomes import AlreadyPosted, CursorMoved, GapFound, LossBooked, PartOfOpening
 from daemon.matching.decide import decide, wanted_by
 from daemon.matching.plan import Plan
-from tests.samples import MORNING_MS, NODE, hash_of
+from tests.samples import MORNING_MS, NODE, OTHER_NODE, hash_of
+from tests.unit.matching.test_decide import expected
 
 CURSOR = LndCursor(
     pubkey=NODE, name="lnd1", settle_index=9, opening_index=3, booked_msat=50_300, remainder_msat=300, opened_at_ms=1
@@ -113,6 +114,9 @@ def test_what_is_in_no_books_cannot_be_lost_by_them() -> None:
     assert decide([lost()], facts(), price=None).outcomes == [PartOfOpening(KEY)]
     elsewhere = decide([lost()], facts(elsewhere={hash_of("a")}), price=None)
     assert elsewhere.outcomes == [LossBooked(KEY, 1_500)]
+    there = facts(elsewhere={hash_of("a")})
+    there.expectations = {hash_of("a"): expected(pubkey=OTHER_NODE)}  # its journal is about another node's money
+    assert decide([lost()], there, price=None).outcomes == [PartOfOpening(KEY)]
 
 
 def test_the_mark_follows_what_is_booked_and_never_falls() -> None:

@@ -9,7 +9,7 @@ import pytest
 from daemon.domain.books import Gap, GapState
 from daemon.domain.node_events import InvoiceSettled
 from daemon.matching.decide import decide
-from daemon.matching.node_review import recheck
+from daemon.matching.elsewhere import recheck
 from tests.samples import hash_of, settled
 from tests.unit.matching.test_decide import KEY, expected, facts
 

@@ -8,7 +8,10 @@ import pytest
 from bson import Decimal128, ObjectId
 from bson.int64 import Int64
 
+from adapters.mongo.documents import cents_of
+from adapters.mongo.facts import taken_from_lightning
 from adapters.mongo.journals import found_in
+from daemon.domain.accounts import LIGHTNING
 from daemon.domain.entries import MAX_LEG_AMOUNT
 
 JOURNAL = {"_id": ObjectId("65" * 12), "memo": None, "book": "MainBook"}
@@ -54,3 +57,24 @@ def test_what_is_no_money_is_unreadable(changes: dict[str, Any]) -> None:
 def test_a_journal_without_a_date_has_its_ids() -> None:
     """An ObjectId bears the second in which it was made."""
     assert found_in(JOURNAL, [leg()]).datetime_ms == 0x65656565 * 1000
+
+
+@pytest.mark.parametrize("cents", [299, 299.0, Int64(300), MAX_LEG_AMOUNT])
+def test_an_invoices_cents_are_read(cents: Any) -> None:
+    """As Node.js writes them."""
+    assert cents_of({"cents": cents}) == int(cents)
+
+
+@pytest.mark.parametrize(
+    "cents", [None, 0, -5, 299.5, float("nan"), float("inf"), float("-inf"), True, "299", Decimal128("299")], ids=repr
+)
+def test_what_is_no_amount_of_cents_is_none(cents: Any) -> None:
+    """A division by zero in another program writes Infinity: it must not stop all crediting."""
+    assert cents_of({"cents": cents}) is None
+
+
+@pytest.mark.parametrize("amount", [None, float("nan"), float("inf"), "much", Decimal128("5")], ids=repr)
+def test_a_receipts_leg_that_is_no_money_takes_nothing(amount: Any) -> None:
+    """Its journal is a gap of its own; a settlement with the same hash is decided all the same."""
+    legs = [leg(hash="aa", accounts=LIGHTNING), leg(hash="aa", accounts=LIGHTNING, debit=amount)]
+    assert taken_from_lightning(legs) == {"aa": 5}

@@ -10,15 +10,13 @@ import pytest
 from adapters.memory import MemoryStore
 from daemon.domain.books import Changes, Facts
 from daemon.domain.money import Currency
-from daemon.domain.node_events import InvoiceEnded, ListingCompleted, NodeEvent, NodeOpened
+from daemon.domain.node_events import InvoiceEnded, ListingCompleted, NodeEvent
 from daemon.matching.decide import decide, wanted_by
 from daemon.posting.ahead import can_look_ahead, facts_after
 from daemon.posting.seal import seal
-from tests.samples import MORNING_MS, NODE, hash_of, invoice, settled
+from tests.samples import MORNING_MS, NODE, hash_of, invoice, node_opened, settled
 
-OPENED = NodeOpened(
-    pubkey=NODE, name="lnd1", funds_msat=0, through_index=0, checkpoint_hash=None, opened_at_ms=MORNING_MS
-)
+OPENED = node_opened()
 NAMES = ["expected", "unexpected", "later", "other"]
 BATCH: list[NodeEvent] = [settled("expected", 1, 5_500), settled("unexpected", 2, 7_000), settled("later", 5, 9_900)]
 FOLLOWING: list[NodeEvent] = [settled(name, index, 1_000) for index, name in enumerate(NAMES, start=1)]

@@ -9,7 +9,7 @@ import trio.testing
 
 from daemon.domain.identifiers import NodePubkey
 from daemon.posting import invoice_hints
-from daemon.posting.invoice_hints import InvoiceHints
+from daemon.posting.invoice_hints import HintInbox, InvoiceHints
 from tests.samples import NODE, OTHER_NODE, hash_of
 
 
@@ -44,6 +44,17 @@ async def test_nobody_listens() -> None:
         assert inbox.take_reason(hash_of("a")) is None
         await inbox.take()
     assert scope.cancelled_caught
+
+
+def test_a_hint_after_the_end_of_all_is_no_error() -> None:
+    """A call that is still being answered when the process ends."""
+    hints = InvoiceHints()
+
+    async def listen() -> HintInbox:  # noqa: ASYNC124 (the inbox needs Trio)
+        with hints.listen(NODE) as inbox:
+            return inbox
+
+    trio.run(listen).put(hash_of("a"))
 
 
 async def test_hints_are_bounded() -> None:

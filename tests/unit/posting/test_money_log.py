@@ -15,13 +15,12 @@ from adapters.prices.nothing import NoPrice
 from daemon.domain import outbox
 from daemon.domain.identifiers import WalletId
 from daemon.domain.money import Currency
-from daemon.domain.node_events import NodeEvent, NodeOpened
+from daemon.domain.node_events import NodeEvent
 from daemon.domain.outbox import EVENT_TYPES
 from daemon.posting.board import Board
 from daemon.posting.money_log import MONEY_FACTS
 from daemon.posting.poster import INBOX_BATCHES, Poster
 from tests.samples import (
-    MORNING_MS,
     NODE,
     block_at,
     chain_moved,
@@ -29,6 +28,7 @@ from tests.samples import (
     deposit_due,
     hash_of,
     invoice,
+    node_opened,
     output,
     preimage_of,
     seen,
@@ -38,9 +38,7 @@ from tests.samples import (
 )
 from tests.silent import SilentMetrics
 
-OPENED = NodeOpened(
-    pubkey=NODE, name="lnd1", funds_msat=0, through_index=0, checkpoint_hash=None, opened_at_ms=MORNING_MS
-)
+OPENED = node_opened()
 TOLD_WITH_ANOTHER = {
     outbox.INVOICE_OVERPAID,
     outbox.SUSPENSE_ASSIGNED,

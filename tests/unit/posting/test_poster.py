@@ -18,13 +18,14 @@ from daemon.domain.accounts import LIGHTNING, SUSPENSE
 from daemon.domain.books import Changes, Facts, Known, Wanted
 from daemon.domain.cursors import LndCursor
 from daemon.domain.errors import Conflict, InvariantViolation, LeaseLost
-from daemon.domain.money import Price
-from daemon.domain.node_events import NodeEvent, NodeOpened
-from daemon.domain.outcomes import DepositsChanged
+from daemon.domain.identifiers import NodePubkey, WalletId
+from daemon.domain.money import Currency, Price
+from daemon.domain.node_events import InvoiceEnded, NodeEvent, NodeOpened, SuspenseAssigned
+from daemon.domain.outcomes import DepositsChanged, Outcome
 from daemon.domain.ports import Books
 from daemon.posting.board import Board
 from daemon.posting.poster import INBOX_BATCHES, MAX_BATCH, MAX_CONFLICTS, Backlog, Poster
-from tests.samples import MORNING_MS, NODE, block_at, chain_moved, connected, output, seen, settled
+from tests.samples import MORNING_MS, NODE, block_at, chain_moved, connected, hash_of, invoice, output, seen, settled
 
 OPENED = NodeOpened(
     pubkey=NODE, name="lnd1", funds_msat=0, through_index=0, checkpoint_hash=None, opened_at_ms=MORNING_MS
@@ -50,6 +51,7 @@ class Counts:
     cursors: list[LndCursor] = field(default_factory=list)
     deposits: list[DepositsChanged] = field(default_factory=list)
     lost_msat: list[int] = field(default_factory=list)
+    given_back: list[tuple[NodePubkey, str]] = field(default_factory=list)
 
     def settled(self, *, outcome: str, amount_sat: int, latency_s: float | None) -> None:
         """Kept."""
@@ -81,6 +83,10 @@ class Counts:
     def htlc_lost(self, *, amount_msat: int) -> None:
         """Kept."""
         self.lost_msat.append(amount_msat)
+
+    def hold_canceled(self, *, pubkey: NodePubkey, reason: str) -> None:
+        """Kept."""
+        self.given_back.append((pubkey, reason))
 
     def hints_lost(self, *, topic: str, missing: int) -> None:
         """Not posting's."""
@@ -126,7 +132,7 @@ class Desk:
         self.fence = fence
         self.poster(self.store.books).commit([OPENED])
 
-    def poster(self, books: Books) -> Poster:
+    def poster(self, books: Books, on_posted: Callable[[NodeEvent, Outcome], None] | None = None) -> Poster:
         """A poster under the fence."""
         return Poster(
             books=books,
@@ -136,6 +142,7 @@ class Desk:
             fence=self.fence,
             now_ms=lambda: MORNING_MS,
             rng=random.Random(1),
+            on_posted=on_posted,
         )
 
     async def post(self, *batches: Sequence[NodeEvent], books: Books | None = None) -> None:
@@ -176,6 +183,56 @@ async def test_a_commit_has_at_most_a_batch(desk: Desk) -> None:
     assert desk.counts.batches == [MAX_BATCH, MAX_BATCH, 100]
     assert desk.suspense_sat() == 2 * MAX_BATCH + 100
     assert [cursor.settle_index for cursor in desk.counts.cursors] == [250, 500, 600]
+
+
+async def test_whoever_waits_for_an_event_hears_of_it_when_it_is_in_the_books(desk: Desk) -> None:
+    """An assignment, and the end of an invoice: those are asked for over the API."""
+    heard: list[tuple[NodeEvent, str]] = []
+    ended = InvoiceEnded(
+        pubkey=NODE, payment_hash=hash_of("a"), reason="by_call", returned_msat=0, ended_at_ms=MORNING_MS
+    )
+    assigned = SuspenseAssigned(key="ln:nothing", wallet_id=WalletId("w"), by="ann", reason="why", at_ms=MORNING_MS)
+    send, receive = trio.open_memory_channel[Sequence[NodeEvent]](INBOX_BATCHES)
+    send.send_nowait([ended, *payments(1, 2), assigned])
+    send.close()
+    poster = desk.poster(desk.store.books, lambda event, outcome: heard.append((event, type(outcome).__name__)))
+    await poster.run(receive)
+    assert heard == [(ended, "AlreadyPosted"), (assigned, "NotAssigned")]
+
+
+async def test_a_held_payment_that_went_back_is_counted_and_logged_once(desk: Desk) -> None:
+    """Whoever asked for it: the call, the keeper's stream and the sweep may all tell of it. One that held nothing is
+    not counted; one whose invoice counts as paid is, though the feed has nothing of it."""
+    wallet = desk.store.wallets.create(account_id=None, currency=Currency.BTC, external_id="shop").wallet_id
+    for name in ("held", "empty", "paid"):
+        desk.store.invoices.insert(invoice(name, wallet))
+    desk.store.another.mark_paid(hash_of("paid"))
+
+    def ended(name: str, reason: str, returned_msat: int) -> InvoiceEnded:
+        return InvoiceEnded(
+            pubkey=NODE,
+            payment_hash=hash_of(name),
+            reason=reason,
+            returned_msat=returned_msat,
+            ended_at_ms=MORNING_MS,
+        )
+
+    with structlog.testing.capture_logs() as logs:
+        await desk.post([ended("held", "by_call", 5_000), ended("empty", "by_call", 0)])
+        await desk.post([ended("held", "by_call", 5_000), ended("held", "on_node", 5_000)])
+        await desk.post([ended("paid", "already_paid", 7_000), ended("paid", "on_node", 7_000)])
+    assert desk.counts.given_back == [(NODE, "by_call"), (NODE, "already_paid")]
+    first, second = [line for line in logs if line["event"] == "hold.canceled"]
+    assert first == {
+        "event": "hold.canceled",
+        "log_level": "info",
+        "pubkey": NODE,
+        "payment_hash": hash_of("held"),
+        "returned_msat": 5_000,
+        "reason": "by_call",
+    }
+    assert (second["payment_hash"], second["reason"]) == (hash_of("paid"), "already_paid")
+    assert [row.type for row in desk.store.ledger.events(after_sequence=0, limit=10)][1:] == ["invoice.canceled"] * 2
 
 
 class Watched:

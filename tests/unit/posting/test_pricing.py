@@ -34,8 +34,10 @@ class Dealer:
             amount_cents=amount_cents, expiry_s=expiry_s
         )
 
-    def cents_for(self, *, amount_sat: int) -> Deal | Unpriced:
-        return self._fixed() or FixedPrice(Decimal(self.usd_per_btc or 1)).cents_for(amount_sat=amount_sat)
+    def cents_for(self, *, amount_sat: int, expiry_s: int = 0) -> Deal | Unpriced:
+        return self._fixed() or FixedPrice(Decimal(self.usd_per_btc or 1)).cents_for(
+            amount_sat=amount_sat, expiry_s=expiry_s
+        )
 
     def _fixed(self) -> Unpriced | None:
         self.asked += 1
@@ -155,6 +157,7 @@ def test_an_invoices_quote_is_kept_once(till: Till) -> None:
     assert isinstance(deal, Deal)
     first = till.pricing.keep(hash_of("a"), WalletId("dollars"), deal, expiry_s=120)
     assert (first.sat, first.cents, first.expires_at_ms) == (1_667, 100, MORNING_MS + 120_000)
+    assert not first.in_sats
     till.dealer.usd_per_btc = 90_000
     other = till.pricing.sats_for(amount_cents=100, expiry_s=300)
     assert isinstance(other, Deal)

@@ -17,7 +17,7 @@ from daemon.domain.node_events import InvoiceSettled, NodeEvent, NodeOpened
 from daemon.domain.outcomes import Outcome
 from daemon.domain.payment_requests import PaymentRequest, encode_unsigned
 from daemon.domain.ports import NewHoldInvoice, NewInvoice, NodeInvoice, StoreInfo, Wallet
-from daemon.domain.reconciliation import Reconciled, ReconciliationStatus
+from daemon.domain.reconciliation import Reconciled, ReconciliationAsked, ReconciliationStatus
 from daemon.domain.status import NodeStatus
 from daemon.posting.board import Board
 from daemon.posting.poster import Poster
@@ -91,8 +91,8 @@ class Rounds:
         self.away: str | None = None
         self.asked: list[tuple[bool, float]] = []
 
-    def ask(self, *, full: bool, timeout_s: float) -> Reconciled | None:
-        self.asked.append((full, timeout_s))
+    def ask(self, asked: ReconciliationAsked, *, timeout_s: float) -> Reconciled | None:
+        self.asked.append((asked.full, timeout_s))
         if self.away is not None:
             raise Unavailable(self.away)
         return self.result
@@ -103,8 +103,10 @@ class Posting:
 
     def __init__(self, poster: Poster) -> None:
         self._poster = poster
+        self.timeouts_s: list[float] = []
 
     def ask(self, event: NodeEvent, *, timeout_s: float) -> Outcome | None:
+        self.timeouts_s.append(timeout_s)
         if timeout_s == 0:
             return None
         (outcome,) = self._poster.commit([event]).plan.outcomes

@@ -107,7 +107,7 @@ class HeldPayments:
     _due: _Due = field(default_factory=_Due)
     _due_priced: _Due = field(default_factory=_Due)
     _reasons: dict[PaymentHash, str] = field(default_factory=dict)
-    _waiting: dict[PaymentHash, str] = field(default_factory=dict)
+    _waiting: dict[PaymentHash, Wait] = field(default_factory=dict)
     _refused: dict[PaymentHash, _Refused] = field(default_factory=dict)
     _changes: trio.CapacityLimiter = field(default_factory=lambda: trio.CapacityLimiter(CALLS))
     _pricings: trio.CapacityLimiter = field(default_factory=lambda: trio.CapacityLimiter(PRICINGS))
@@ -143,8 +143,13 @@ class HeldPayments:
 
     @property
     def nearest_deadline_blocks(self) -> int | None:
-        """Blocks until the first of them is decided whatever is missing; None if nothing is held."""
-        deadlines = [deadline_of(hold, version=self.version, rules=self.rules) for hold in self._held.values()]
+        """Blocks until the first of them is decided whatever is missing; None if nothing is to be decided here."""
+        nobodys = {one for one, wait in self._waiting.items() if wait.deadline_height is None}
+        deadlines = [
+            deadline_of(hold, version=self.version, rules=self.rules)
+            for payment_hash, hold in self._held.items()
+            if payment_hash not in nobodys
+        ]
         return min(deadlines) - self.height if deadlines else None
 
     # --- what is done with it -----------------------------------------------------------------------
@@ -237,8 +242,8 @@ class HeldPayments:
                     await self._settle(hold, decision.preimage)
                 case Cancel():
                     await self._cancel(hold, decision.reason)
-                case Wait() if self._waiting.get(payment_hash) != decision.reason:
-                    self._waiting[payment_hash] = decision.reason
+                case Wait() if self._waiting.get(payment_hash) != decision:
+                    self._waiting[payment_hash] = decision
                     log.info(
                         "hold.waiting",
                         node=self.node.name,

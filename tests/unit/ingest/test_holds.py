@@ -289,11 +289,13 @@ async def test_a_hold_invoice_without_a_document_is_left_alone() -> None:
     teller.node.hold(others, expiry_height=160)
     ours = teller.hold_invoice("ours")
     async with teller.keep():
+        await eventually(lambda: bool(teller.counted.attached))
         teller.hints.look(teller.node.pubkey, others)
+        await eventually(lambda: teller.holds.held == 1)
         teller.node.hold(ours)
         await eventually(lambda: teller.credited_sat == 1000)
         await trio.sleep(5 * FAST.hold_look_s)
-        assert (teller.holds.held, teller.holds.nearest_deadline_blocks) == (1, None)
+        await eventually(lambda: (teller.holds.held, teller.holds.nearest_deadline_blocks) == (1, None))
     assert teller.state(others) is InvoiceState.ACCEPTED
     assert teller.node.holds.settle_calls == [ours]
     assert teller.counted.attached == [(1, False)]

@@ -25,6 +25,8 @@ BURST: Final = 200
 
 _WAIT_S: Final = 120.0
 _LOOK_S: Final = 0.05
+_REST_S: Final = 2.0
+"""After the first payment: until then thousands of first states are read, and what comes meanwhile waits behind them."""
 
 
 def run() -> None:
@@ -48,6 +50,7 @@ def run() -> None:
         again_s = _until_watched(path, opened=opened)
         first = _delays(path, 1, 0)
         again_mib = _rss_mib(path)
+        time.sleep(_REST_S)
         _say(f"{ONE_BY_ONE} payments, one every {PERIOD_MS} ms")
         low = _delays(path, ONE_BY_ONE, PERIOD_MS)
         _say(f"{BURST} payments at once")

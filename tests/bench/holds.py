@@ -26,7 +26,7 @@ BURST: Final = 200
 _WAIT_S: Final = 120.0
 _LOOK_S: Final = 0.05
 _REST_S: Final = 2.0
-"""After the first payment: until then thousands of first states are read, and what comes meanwhile waits behind them."""
+"""After the first payment: thousands of first states are read until then, and what comes waits behind them."""
 
 
 def run() -> None:

@@ -1,4 +1,5 @@
-"""`tellerd init`: makes what is missing, changes nothing that is there; and the check that it was done."""
+"""`tellerd init`: makes what is missing and changes nothing that is there, but for which deposits are due; and the
+check that it was done."""
 
 from __future__ import annotations
 
@@ -17,6 +18,7 @@ from adapters.mongo.documents import Document, head_of
 from adapters.mongo.errors import DUPLICATE_KEY, is_lost_race, mapped
 from adapters.mongo.script_numbers import COUNTER
 from daemon.domain.books import Head
+from daemon.domain.chain import DepositState
 from daemon.domain.errors import InvariantViolation
 from daemon.domain.money import Currency
 
@@ -91,8 +93,9 @@ def _make_singletons(db: Database[Document]) -> list[str]:
 
 def _release_deposits(db: Database[Document]) -> list[str]:
     """What still lacks its wallet is held again. (Version 2 knew no dollar wallets, and held all their deposits.)"""
+    held = {"state": DepositState.CONFIRMED.value, "held": True}  # no other is held, and the state has an index
     due_again = {"$set": {"held": False, "held_reason": ""}}
-    released = db[names.DEPOSITS].update_many({"held": True}, due_again).modified_count
+    released = db[names.DEPOSITS].update_many(held, due_again).modified_count
     return [f"{released} deposits that were held are due again"] if released else []
 
 

@@ -89,7 +89,8 @@ def test_a_database_of_the_first_release_becomes_one_of_this(empty: MongoStore) 
 def test_what_is_held_for_want_of_a_document_is_looked_at_again(empty: MongoStore) -> None:
     """The dealer, or the wallet, may be there now: nobody else would ask about such a deposit any more."""
     empty.init()
-    held = [{"_id": f"{reason}:0", "held": True, "held_reason": reason} for reason in ("no_dealer", "no_wallet")]
+    confirmed = {"state": "confirmed", "held": True}
+    held = [{"_id": f"{reason}:0", "held_reason": reason, **confirmed} for reason in ("no_dealer", "no_wallet")]
     empty.db[DEPOSITS].insert_many(held)
     assert empty.init() == ["2 deposits that were held are due again"]
     found = {(one["held"], one["held_reason"]) for one in empty.db[DEPOSITS].find()}

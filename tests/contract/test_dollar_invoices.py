@@ -342,21 +342,36 @@ def test_a_quote_that_expired_before_the_node_had_the_invoice_is_over(
     assert not node.list_invoices(after_add_index=0, limit=1).invoices
 
 
-def test_a_quote_over_other_cents_is_never_an_invoices_price(caller: Caller) -> None:
-    """It is of a document that is gone: a hash of the caller's own may come again with other cents."""
-    wallet, payment_hash = dollars(caller), PaymentHash("ab" * 32)
+def keep_quote(
+    caller: Caller,
+    wallet: Wallet,
+    payment_hash: PaymentHash,
+    *,
+    cents: int,
+    sat: int,
+    price: str,
+    in_sats: bool = False,
+) -> None:
+    """A quote that is in the store already, of a document that is gone."""
     now_ms = int(caller.bank.clock.unix_s() * 1000)
     gone = Quote(
         payment_hash=payment_hash,
         wallet_id=wallet.wallet_id,
-        cents=100,
-        sat=1_667,
-        price="60000.00",
+        cents=cents,
+        sat=sat,
+        price=price,
         source="fixed",
         created_at_ms=now_ms,
         expires_at_ms=now_ms + 300_000,
+        in_sats=in_sats,
     )
     caller.bank.store.quotes.keep(gone)
+
+
+def test_a_quote_over_other_cents_is_never_an_invoices_price(caller: Caller) -> None:
+    """It is of a document that is gone: a hash of the caller's own may come again with other cents."""
+    wallet, payment_hash = dollars(caller), PaymentHash("ab" * 32)
+    keep_quote(caller, wallet, payment_hash, cents=100, sat=1_667, price="60000.00")
     made = create(caller, wallet, amount_cents=200, hold=True, payment_hash=payment_hash)
     assert (made.amount_sat, made.amount_cents) == (3_333, 200)
     kept = caller.bank.store.quotes.get(payment_hash)
@@ -367,19 +382,7 @@ def test_a_quote_over_other_cents_is_never_an_invoices_price(caller: Caller) -> 
 def test_a_quote_over_other_sats_is_never_an_invoices_price(caller: Caller) -> None:
     """Of a document that is gone, and by chance over the same cents: exactly the sats are asked for all the same."""
     wallet, payment_hash = dollars(caller), PaymentHash("ab" * 32)
-    now_ms = int(caller.bank.clock.unix_s() * 1000)
-    gone = Quote(
-        payment_hash=payment_hash,
-        wallet_id=wallet.wallet_id,
-        cents=60,
-        sat=1_001,
-        price="59940.06",
-        source="fixed",
-        created_at_ms=now_ms,
-        expires_at_ms=now_ms + 300_000,
-        in_sats=True,
-    )
-    caller.bank.store.quotes.keep(gone)
+    keep_quote(caller, wallet, payment_hash, cents=60, sat=1_001, price="59940.06", in_sats=True)
     made = create(caller, wallet, amount_sat=1_000, hold=True, payment_hash=payment_hash)
     assert (made.amount_sat, made.amount_cents) == (1_000, 60)
 

@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 
+from regtest.binaries import redis_server
+from regtest.redis_server import RedisServer
 from regtest.stack import Stack
 from tests.e2e.bank import Bank
 from tests.e2e.chain_bank import ChainBank
@@ -68,6 +70,18 @@ def stack() -> Iterator[Stack]:
     """Real nodes with a funded channel; what cannot be had is a failure, never a skip."""
     with Stack(mongod_flags=FAIL_POINTS) as running:
         yield running
+
+
+@pytest.fixture
+def redis(tmp_path: Path) -> Iterator[RedisServer]:
+    """Blink's, for a bank beside it (blinks_redis.beside_blink)."""
+    running = RedisServer(redis_server(), tmp_path / "redis")
+    running.start()
+    try:
+        running.wait_ready()
+        yield running
+    finally:
+        running.kill()
 
 
 @pytest.fixture

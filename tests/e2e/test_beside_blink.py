@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import secrets
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,39 +12,20 @@ import pytest
 from redis import Redis
 
 from adapters.mongo.collections import WALLETS
-from regtest.binaries import redis_server
 from regtest.redis_server import RedisServer
 from regtest.stack import Stack
 from tests.e2e.bank import Bank, wait_for
-
-LOCKED_MS = 3_600_000
-
-
-@pytest.fixture
-def redis(tmp_path: Path) -> Iterator[RedisServer]:
-    running = RedisServer(redis_server(), tmp_path / "redis")
-    running.start()
-    try:
-        running.wait_ready()
-        yield running
-    finally:
-        running.kill()
+from tests.e2e.blinks_redis import LOCKED_MS, beside_blink, metric
 
 
 @pytest.fixture
 def beside(stack: Stack, redis: RedisServer, tmp_path: Path) -> Iterator[Bank]:
-    bank = Bank(stack, tmp_path, settings=f'[redis]\nurl = "{redis.url}"\n')
+    bank = Bank(stack, tmp_path, settings=beside_blink(redis))
     try:
         bank.open()
         yield bank
     finally:
         bank.close()
-
-
-def metric(bank: Bank, name: str) -> float:
-    """Now; -1 if it is not there."""
-    found = re.search(rf"^{name} (\S+)$", bank.tellerd.get("/metrics").text, re.MULTILINE)
-    return -1.0 if found is None else float(found[1])
 
 
 def test_a_lock_that_blink_holds_delays_exactly_that_settlement(beside: Bank, redis: RedisServer) -> None:

@@ -14,15 +14,13 @@ import pytest
 from redis import Redis
 
 from adapters.mongo import collections as names
-from regtest.binaries import redis_server
 from regtest.redis_server import RedisServer
 from regtest.stack import Stack
 from tests.e2e.bank import wait_for
+from tests.e2e.blinks_redis import LOCKED_MS, beside_blink, metric
 from tests.e2e.chain_bank import ChainBank
 from tests.e2e.coins import make_coin, spend
 from tests.e2e.fail_points import Point, held
-
-LOCKED_MS: Final = 3_600_000
 
 MOST_LOCKED_MS: Final = 30_000
 """As long as a lock of tellerd's may outlive it."""
@@ -31,20 +29,9 @@ SETTLING: Final = Point("before writing the legs of a deposit", "insert", names.
 
 
 @pytest.fixture
-def redis(tmp_path: Path) -> Iterator[RedisServer]:
-    running = RedisServer(redis_server(), tmp_path / "redis")
-    running.start()
-    try:
-        running.wait_ready()
-        yield running
-    finally:
-        running.kill()
-
-
-@pytest.fixture
 def beside(stack: Stack, redis: RedisServer, tmp_path: Path) -> Iterator[ChainBank]:
     """A bank on a chain of its own, at this Redis; its books are checked when the test is done."""
-    chain = ChainBank(stack, tmp_path, sections=f'[redis]\nurl = "{redis.url}"\n')
+    chain = ChainBank(stack, tmp_path, sections=beside_blink(redis))
     try:
         chain.open()
         yield chain
@@ -56,9 +43,9 @@ def beside(stack: Stack, redis: RedisServer, tmp_path: Path) -> Iterator[ChainBa
 
 def refused_locks(chain: ChainBank) -> float:
     """How often tellerd has found a lock to be another's."""
-    found = re.search(r"^tellerd_locks_refused_total (\S+)$", chain.bank.tellerd.get("/metrics").text, re.MULTILINE)
-    assert found is not None
-    return float(found[1])
+    refused = metric(chain.bank, "tellerd_locks_refused_total")
+    assert refused >= 0, "the metric is there"
+    return refused
 
 
 def test_a_lock_that_blink_holds_delays_exactly_that_deposit(beside: ChainBank, redis: RedisServer) -> None:

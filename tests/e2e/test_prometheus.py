@@ -25,6 +25,7 @@ from regtest.redis_server import RedisServer
 from regtest.stack import Stack
 from regtest.tellerd import CALL_S, Client
 from tests.e2e.bank import SETTLED_S, Bank, wait_for
+from tests.e2e.blinks_redis import beside_blink
 from tests.e2e.chain_bank import ChainBank
 from tests.e2e.receives import paying, wait_accepted
 
@@ -92,24 +93,12 @@ def held_payments(bank: Bank, client: Client, wallet: str) -> Iterator[None]:
 
 
 @pytest.fixture
-def redis(tmp_path: Path) -> Iterator[RedisServer]:
-    """Blink's, for the rule that wants it."""
-    running = RedisServer(binaries.redis_server(), tmp_path / "redis")
-    running.start()
-    try:
-        running.wait_ready()
-        yield running
-    finally:
-        running.kill()
-
-
-@pytest.fixture
 def busy(stack: Stack, redis: RedisServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ChainBank]:
     """A bank with a chain and a standby, that has had payments and deposits; Blink's names are on, its Redis is used,
     and books and nodes are compared every second."""
     monkeypatch.setenv("TELLERD_HTTP__BLINK_METRICS", "true")
     monkeypatch.setenv("TELLERD_RECONCILIATION__EVERY_S", "1")
-    chain = ChainBank(stack, tmp_path / "bank", sections=f'[redis]\nurl = "{redis.url}"\n')
+    chain = ChainBank(stack, tmp_path / "bank", sections=beside_blink(redis))
     try:
         chain.open()
         yield chain

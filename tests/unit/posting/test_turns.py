@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 
 import pytest
@@ -26,6 +27,7 @@ from daemon.domain.node_events import (
     NodeRestored,
     SuspenseAssigned,
 )
+from daemon.domain.ports import Wallet
 from daemon.posting import turns as turns_module
 from daemon.posting.board import Board
 from daemon.posting.poster import MAX_BATCH, Poster
@@ -81,9 +83,18 @@ class Till:
     def current(self) -> None:
         return None
 
-    def start(self, nursery: trio.Nursery) -> None:
+    def start(self, nursery: trio.Nursery, *, locked: Sequence[str] = ()) -> None:
+        """`locked` are payments that Blink holds from before the start."""
+        if locked:
+            self.blink.take([lock_of(name) for name in locked], ttl_ms=HOURS_MS)
         nursery.start_soon(self.poster.run, self.inbox)
         nursery.start_soon(self.turns.run, self.send)
+
+    def wallet_with_invoice(self, name: str) -> Wallet:
+        """One that the payment of this name is for."""
+        wallet = self.store.wallets.create(account_id=None, currency=Currency.BTC, external_id="one")
+        self.store.invoices.insert(invoice(name, wallet.wallet_id, account_id=wallet.account_id))
+        return wallet
 
     def balance(self, account: str = SUSPENSE) -> int:
         return self.store.ledger.balance((account, "BTC"))[0]
@@ -102,6 +113,18 @@ async def until(condition: Callable[[], bool]) -> None:
             await trio.sleep(0.05)
 
 
+@contextmanager
+def books_away(till: Till) -> Iterator[None]:
+    """No commit gets through meanwhile."""
+
+    def commit(_changes: Changes) -> None:
+        raise Unavailable("MongoDB is away")
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(till.store.books, "commit", commit)
+        yield
+
+
 @pytest.fixture
 async def till(autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch) -> Till:
     """Threads would let the clock of the test leap: what they do is done in place."""
@@ -118,8 +141,7 @@ async def test_only_what_another_holds_waits_and_only_as_long(
     autojump_clock: MockClock, till: Till, nursery: trio.Nursery
 ) -> None:
     """The rest of its batch is in the books at once; it itself when the lock is free, once."""
-    till.blink.take([lock_of("b")], ttl_ms=HOURS_MS)
-    till.start(nursery)
+    till.start(nursery, locked=["b"])
     await till.send.send([OPENED, settled("a", 1, 1_000), settled("b", 2, 20_000), settled("c", 3, 300_000)])
     await till.has(301)
     await trio.sleep(60)
@@ -138,8 +160,7 @@ async def test_what_a_node_says_of_all_its_settlements_waits_with_them(
 ) -> None:
     """Else a listing would count as complete whose payment is in no books; another node's goes on."""
     other = replace(OPENED, pubkey=OTHER_NODE, name="lnd2")
-    till.blink.take([lock_of("b")], ttl_ms=HOURS_MS)
-    till.start(nursery)
+    till.start(nursery, locked=["b"])
     listed = ListingCompleted(pubkey=NODE, through_index=9, checkpoint_hash=None)
     await till.send.send([OPENED, other, settled("b", 9, 20_000), listed, replace(listed, pubkey=OTHER_NODE)])
     await until(lambda: till.settle_index(OTHER_NODE) == 9)
@@ -155,10 +176,8 @@ async def test_what_settles_after_an_opening_that_waits_waits_with_it(
     autojump_clock: MockClock, till: Till, nursery: trio.Nursery
 ) -> None:
     """The opening's funds do not have it: booked before, it would be taken off the opening balance."""
-    wallet = till.store.wallets.create(account_id=None, currency=Currency.BTC, external_id="one")
-    till.store.invoices.insert(invoice("c", wallet.wallet_id, account_id=wallet.account_id))
-    till.blink.take([lock_of("b")], ttl_ms=HOURS_MS)
-    till.start(nursery)
+    wallet = till.wallet_with_invoice("c")
+    till.start(nursery, locked=["b"])
     opened = replace(OPENED, funds_msat=20_000, through_index=1)
     await till.send.send([settled("b", 1, 20_000), opened, settled("c", 2, 300_000), settled("d", 3, 4_000_000)])
     await trio.sleep(30)
@@ -175,8 +194,7 @@ async def test_statements_of_a_node_keep_their_order(
     autojump_clock: MockClock, till: Till, nursery: trio.Nursery
 ) -> None:
     """A listing that was told first is booked first, also when one that came later is ready sooner."""
-    till.blink.take([lock_of("b")], ttl_ms=HOURS_MS)
-    till.start(nursery)
+    till.start(nursery, locked=["b"])
     listed = ListingCompleted(pubkey=NODE, through_index=5, checkpoint_hash=None)
     await till.send.send([OPENED, settled("b", 1, 20_000), listed])
     await trio.sleep(30)  # by now they wait for seconds at a time
@@ -191,10 +209,8 @@ async def test_statements_of_a_node_keep_their_order(
 
 async def test_what_is_held_is_told_at_once(autojump_clock: MockClock, till: Till, nursery: trio.Nursery) -> None:
     """A lock on another payment is no reason to wait: it says nothing of settlements."""
-    wallet = till.store.wallets.create(account_id=None, currency=Currency.BTC, external_id="one")
-    till.store.invoices.insert(invoice("h", wallet.wallet_id, account_id=wallet.account_id))
-    till.blink.take([lock_of("b")], ttl_ms=HOURS_MS)
-    till.start(nursery)
+    till.wallet_with_invoice("h")
+    till.start(nursery, locked=["b"])
     held = InvoiceHeld(
         pubkey=NODE, payment_hash=hash_of("h"), received_msat=1_000, expiry_height=200, held_at_ms=MORNING_MS
     )
@@ -208,8 +224,7 @@ async def test_what_is_told_again_while_it_waits_waits_once(
     autojump_clock: MockClock, till: Till, nursery: trio.Nursery
 ) -> None:
     """A gap is listed again every few seconds as long as it stands: a lock of minutes must not fill the bound."""
-    till.blink.take([lock_of("b")], ttl_ms=HOURS_MS)
-    till.start(nursery)
+    till.start(nursery, locked=["b"])
     await till.send.send([OPENED])
     for again in range(20):
         listed = ListingCompleted(pubkey=NODE, through_index=9, checkpoint_hash=None)
@@ -227,8 +242,7 @@ async def test_money_that_came_again_is_no_repeat_of_what_waits(
     autojump_clock: MockClock, till: Till, nursery: trio.Nursery
 ) -> None:
     """The same invoice, but more of it."""
-    till.blink.take([lock_of("b")], ttl_ms=HOURS_MS)
-    till.start(nursery)
+    till.start(nursery, locked=["b"])
     await till.send.send([OPENED, settled("b", 1, 20_000), settled("b", 1, 50_000)])
     await trio.sleep(10)
     assert till.turns.status.waiting == 2
@@ -238,23 +252,15 @@ async def test_money_that_came_again_is_no_repeat_of_what_waits(
 
 
 async def test_a_lock_that_was_lost_is_waited_for_before_the_commit_is_tried_again(
-    autojump_clock: MockClock, till: Till, nursery: trio.Nursery, monkeypatch: pytest.MonkeyPatch
+    autojump_clock: MockClock, till: Till, nursery: trio.Nursery
 ) -> None:
     """Redis was restarted while MongoDB was away: another program is at this payment now."""
-    commit, away = till.store.books.commit, [True]
-
-    def commit_once_back(changes: Changes) -> None:
-        if away[0]:
-            raise Unavailable("MongoDB is away")
-        commit(changes)
-
-    monkeypatch.setattr(till.store.books, "commit", commit_once_back)
     till.start(nursery)
-    await till.send.send([OPENED, settled("a", 1, 1_000)])
-    await trio.sleep(5)
-    till.redis.locks.clear()
-    assert till.blink.take([lock_of("a")], ttl_ms=HOURS_MS) == {lock_of("a")}
-    away[0] = False
+    with books_away(till):
+        await till.send.send([OPENED, settled("a", 1, 1_000)])
+        await trio.sleep(5)
+        till.redis.locks.clear()
+        assert till.blink.take([lock_of("a")], ttl_ms=HOURS_MS) == {lock_of("a")}
     await trio.sleep(60)
     assert till.balance() == 0
     till.blink.release([lock_of("a")])
@@ -267,8 +273,7 @@ async def test_who_leads_no_more_neither_waits_nor_misses_redis(
     autojump_clock: MockClock, till: Till, nursery: trio.Nursery
 ) -> None:
     """A standby's metrics must not alarm for what it met as leader."""
-    till.blink.take([lock_of("b")], ttl_ms=HOURS_MS)
-    till.start(nursery)
+    till.start(nursery, locked=["b"])
     await till.send.send([OPENED, settled("b", 1, 20_000)])
     await until(lambda: till.turns.status.waiting == 1)
     till.redis.away = "connection refused"
@@ -320,8 +325,7 @@ async def test_listeners_hear_of_a_payment_as_from_blink(
     autojump_clock: MockClock, till: Till, nursery: trio.Nursery
 ) -> None:
     """Channels and payloads of blink-contract.md 3.7; of money in suspense nobody hears."""
-    wallet = till.store.wallets.create(account_id=None, currency=Currency.BTC, external_id="one")
-    till.store.invoices.insert(invoice("a", wallet.wallet_id, account_id=wallet.account_id))
+    wallet = till.wallet_with_invoice("a")
     till.start(nursery)
     await till.send.send([OPENED, settled("a", 1, 1_000), settled("b", 2, 1_000)])
     await till.has(1, wallet_account(wallet.wallet_id))
@@ -363,8 +367,7 @@ async def test_more_waiting_events_than_the_bound_hold_up_the_rest(
     """Memory is bounded, and nothing is stuck: they go on when the locks are free."""
     monkeypatch.setattr(turns_module, "MAX_REFUSED", 3)
     names = [f"n{number}" for number in range(5)]
-    till.blink.take([lock_of(name) for name in names], ttl_ms=HOURS_MS)
-    till.start(nursery)
+    till.start(nursery, locked=names)
     await till.send.send([OPENED])
     for index, name in enumerate(names, 1):
         await till.send.send([settled(name, index, 1_000)])
@@ -384,8 +387,7 @@ async def test_what_all_others_wait_for_is_not_stuck_behind_them(
 ) -> None:
     """It is ready while posting waits for Redis with more than may wait for their turn: it is tried all the same."""
     monkeypatch.setattr(turns_module, "MAX_REFUSED", 3)
-    till.blink.take([lock_of("b")], ttl_ms=HOURS_MS)
-    till.start(nursery)
+    till.start(nursery, locked=["b"])
     await till.send.send([settled("b", 1, 20_000), replace(OPENED, funds_msat=20_000, through_index=1)])
     await until(lambda: till.turns.status.waiting == 2)
     till.redis.away = "connection refused"
@@ -406,8 +408,7 @@ async def test_what_waited_beyond_the_bound_comes_in_batches_of_the_usual_size(
     """However many are free at once: a commit has its bound."""
     monkeypatch.setattr(turns_module, "MAX_REFUSED", MAX_BATCH + 1)
     names = [f"n{number}" for number in range(2 * MAX_BATCH)]
-    till.blink.take([lock_of(name) for name in names], ttl_ms=HOURS_MS)
-    till.start(nursery)
+    till.start(nursery, locked=names)
     await till.send.send([OPENED])
     await till.send.send([settled(name, index, 1_000) for index, name in enumerate(names, 1)])
     await until(lambda: till.turns.status.waiting > MAX_BATCH + 1)
@@ -423,22 +424,14 @@ async def test_what_waited_beyond_the_bound_comes_in_batches_of_the_usual_size(
 
 
 async def test_a_lock_is_kept_while_its_commit_takes_long(
-    autojump_clock: MockClock, till: Till, nursery: trio.Nursery, monkeypatch: pytest.MonkeyPatch
+    autojump_clock: MockClock, till: Till, nursery: trio.Nursery
 ) -> None:
     """Longer than the lock lives by itself, as while MongoDB is away: another program must not come in between."""
-    commit, away = till.store.books.commit, [True]
-
-    def commit_once_back(changes: Changes) -> None:
-        if away[0]:
-            raise Unavailable("MongoDB is away")
-        commit(changes)
-
-    monkeypatch.setattr(till.store.books, "commit", commit_once_back)
     till.start(nursery)
-    await till.send.send([OPENED, settled("a", 1, 1_000)])
-    await trio.sleep(3 * LOCK_TTL_MS / 1000)
-    assert till.blink.take([lock_of("a")], ttl_ms=HOURS_MS) == frozenset()
-    away[0] = False
+    with books_away(till):
+        await till.send.send([OPENED, settled("a", 1, 1_000)])
+        await trio.sleep(3 * LOCK_TTL_MS / 1000)
+        assert till.blink.take([lock_of("a")], ttl_ms=HOURS_MS) == frozenset()
     await till.has(1)
     await trio.sleep(1)
     assert till.blink.take([lock_of("a")], ttl_ms=HOURS_MS) == {lock_of("a")}

@@ -33,18 +33,23 @@ class KnownWallets:
         self._known: dict[WalletId, KnownWallet] = {}
 
     def of(self, wallet_ids: Collection[WalletId]) -> dict[WalletId, KnownWallet]:
-        """Those of these that exist."""
-        if len(self._known) > MAX_CACHED:
-            self._known.clear()
-        unknown = {wallet_id for wallet_id in wallet_ids if wallet_id not in self._known}
+        """Those of these that exist. For any thread: another one may make room at any moment."""
+        found = {wallet_id: wallet for wallet_id in wallet_ids if (wallet := self._known.get(wallet_id)) is not None}
+        unknown = {wallet_id for wallet_id in wallet_ids if wallet_id not in found}
         if unknown:
-            self._read(unknown)
-        return {wallet_id: self._known[wallet_id] for wallet_id in wallet_ids if wallet_id in self._known}
+            read = self._read(unknown)
+            if len(self._known) > MAX_CACHED:
+                self._known = {}
+            self._known.update(read)
+            found |= read
+        return found
 
-    def _read(self, wallet_ids: Collection[WalletId]) -> None:
+    def _read(self, wallet_ids: Collection[WalletId]) -> dict[WalletId, KnownWallet]:
         query = {"id": {"$in": list(wallet_ids)}}
+        read: dict[WalletId, KnownWallet] = {}
         for wallet in self._db[names.WALLETS].find(query, {"id": 1, "currency": 1, "accountId": 1}):
             # A wallet of a kind that is not known here cannot be credited here: as if it were not there.
             if wallet.get("currency") in Currency.__members__:
                 account_id = AccountId(wallet.get("accountId") or "")
-                self._known[WalletId(wallet["id"])] = KnownWallet(Currency(wallet["currency"]), account_id)
+                read[WalletId(wallet["id"])] = KnownWallet(Currency(wallet["currency"]), account_id)
+        return read

@@ -222,6 +222,8 @@ class Poster:
         if len(batch) == 1:
             raise InvariantViolation(f"one event conflicts again and again: {conflict}")
         middle = len(batch) // 2
+        if self._turns is not None:
+            await self._turns.confirm()
         await self._post(batch[:middle])
         await self._post(batch[middle:])
 

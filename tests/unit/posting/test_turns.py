@@ -16,7 +16,7 @@ from adapters.memory.beside import MemoryBeside, MemoryRedis
 from daemon.domain.accounts import SUSPENSE, wallet_account
 from daemon.domain.books import Changes
 from daemon.domain.chain_events import DepositDue
-from daemon.domain.errors import Unavailable
+from daemon.domain.errors import Conflict, Unavailable
 from daemon.domain.identifiers import NodePubkey, lightning_key
 from daemon.domain.money import Currency
 from daemon.domain.node_events import (
@@ -30,7 +30,7 @@ from daemon.domain.node_events import (
 from daemon.domain.ports import Wallet
 from daemon.posting import turns as turns_module
 from daemon.posting.board import Board
-from daemon.posting.poster import MAX_BATCH, Poster
+from daemon.posting.poster import MAX_BATCH, MAX_CONFLICTS, Poster
 from daemon.posting.turns import LOCK_TTL_MS, Turns
 from tests.samples import MORNING_MS, NODE, OTHER_NODE, hash_of, invoice, settled, txid_of
 from tests.silent import SilentMetrics
@@ -266,6 +266,34 @@ async def test_a_lock_that_was_lost_is_waited_for_before_the_commit_is_tried_aga
     till.blink.release([lock_of("a")])
     await till.has(1)
     await until(lambda: till.redis.locks == {})
+    nursery.cancel_scope.cancel()
+
+
+async def test_a_batch_that_is_split_is_tried_again_under_its_locks_only(
+    autojump_clock: MockClock, till: Till, nursery: trio.Nursery, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its last conflict is with another program that has the lock by now."""
+    commit, conflicts = till.store.books.commit, 0
+
+    def conflict_first(changes: Changes) -> None:
+        nonlocal conflicts
+        conflicts += 1
+        if conflicts > MAX_CONFLICTS + 1:
+            commit(changes)
+            return
+        if conflicts == MAX_CONFLICTS + 1:
+            till.redis.locks.clear()
+            till.blink.take([lock_of("a")], ttl_ms=HOURS_MS)
+        raise Conflict("the document was written meanwhile")
+
+    monkeypatch.setattr(till.store.books, "commit", conflict_first)
+    till.start(nursery)
+    await till.send.send([OPENED, settled("a", 1, 1_000)])
+    await until(lambda: conflicts > MAX_CONFLICTS)
+    await trio.sleep(60)
+    assert till.balance() == 0
+    till.blink.release([lock_of("a")])
+    await till.has(1)
     nursery.cancel_scope.cancel()
 
 

@@ -349,11 +349,11 @@ xpub = "{descriptor}"
 
 
 @contextmanager
-def mongod_only() -> Iterator[Mongod]:
+def mongod_only(*extra_flags: str) -> Iterator[Mongod]:
     """One mongod in a temporary folder, ready; for tests that need only the database. Kept like a Stack's folder."""
     command = binaries.mongod()
     folder = Path(tempfile.mkdtemp(prefix="tellerd-mongod-"))
-    mongod = Mongod(command, folder)
+    mongod = Mongod(command, folder, extra_flags)
     kept = True
     try:
         mongod.start()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import pytest
 from pymongo import MongoClient
@@ -101,10 +101,21 @@ def _database(store: MemoryStore | MongoStore, another: Any) -> Database:
     )
 
 
+FORGETS_SOON: Final = (
+    "--syncdelay=10",
+    "--setParameter=minSnapshotHistoryWindowInSeconds=1",
+    "--setParameter=wiredTigerFileHandleCloseIdleTime=2",
+    "--setParameter=wiredTigerFileHandleCloseScanInterval=1",
+    "--setParameter=wiredTigerFileHandleCloseMinimum=500",
+)
+"""Every test has a database of its own, of some hundred files. By default mongod keeps the files of dropped ones open
+for minutes: 150 tests came to 14,500 descriptors, and a mongod that may open no more of them ends. So: about 1,000."""
+
+
 @pytest.fixture(scope="session")
 def mongod() -> Iterator[Mongod]:
     """One mongod for the whole run."""
-    with mongod_only() as running:
+    with mongod_only(*FORGETS_SOON) as running:
         yield running
 
 
@@ -116,6 +127,7 @@ def store(request: pytest.FixtureRequest) -> Iterator[Database]:
         yield _database(memory, memory.another)
         return
     server: Mongod = request.getfixturevalue("mongod")
+    assert server.process.alive, f"mongod ended with code {server.process.exit_code}\n{server.process.log_tail()}"
     name = f"contract_{uuid.uuid4().hex[:12]}"
     with MongoStore.connect(server.url, name) as mongo, MongoClient[dict[str, Any]](server.url) as bare:
         mongo.init()

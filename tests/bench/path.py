@@ -7,10 +7,12 @@ import json
 import os
 import queue
 import re
+import statistics
 import subprocess
 import sys
 import threading
 import time
+from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -35,8 +37,11 @@ _LOOK_S: Final = 0.0001
 which on average is what is added to the time of a settlement, or to its latency, by finding it committed."""
 
 _FIRST_LOOK: Final = 0.9
-"""Part of what the last one took that is waited before the first look: a look costs database and driver some
-0.3 ms of CPU, which the commit that is waited for needs."""
+"""Part of what the last ones took (their median) that is waited before the first look: a look costs database and
+driver some 0.3 ms of CPU, which the commit that is waited for needs. Of the last one alone it would be wrong: one slow
+settlement would make the next ones be found late, too."""
+
+_LAST_ONES: Final = 9
 
 _LOOK_WIDE_S: Final = {100: 0.005, None: 0.02}
 """Between looks while many are under way, by how many."""
@@ -132,7 +137,7 @@ class WholePath:
         self._mongod = mongod
         self.samples = SampleDatabase(MongoStore.connect(mongod.url, "path"))
         self._sequence = 0
-        self._last_s = 0.0
+        self._last_s: deque[float] = deque([0.0], maxlen=_LAST_ONES)
         with ExitStack() as building:
             building.callback(self.samples.close)
             self.lnd = SimulatedLndProcess(folder)
@@ -197,10 +202,10 @@ class WholePath:
         wanted = self._sequence + 1
         began = time.perf_counter()
         self.lnd.tell([f"settle-hash {sample.payment_hash}"])
-        time.sleep(_FIRST_LOOK * self._last_s)
+        time.sleep(_FIRST_LOOK * statistics.median(self._last_s))
         self._wait_sequence(wanted, _LOOK_S)
-        self._last_s = time.perf_counter() - began
-        return self._last_s
+        self._last_s.append(time.perf_counter() - began)
+        return self._last_s[-1]
 
     def run(self, samples: Sequence[Sample], in_flight: int | None, *, at_most_s: float) -> Round:
         """Settles the samples, never more than `in_flight` at a time (None: all at once), until all are in the

@@ -95,25 +95,26 @@ class MemoryOpenInvoices:
     def open_invoices(self, *, pubkey: NodePubkey, after: PaymentHash | None, limit: int) -> Sequence[OpenInvoice]:
         rest = [invoice for invoice in self._open(pubkey) if after is None or invoice.payment_hash > after]
         rest.sort(key=lambda invoice: invoice.payment_hash)
-        return rest[:limit]
+        return [_open_invoice(invoice) for invoice in rest[:limit]]
 
     def open_invoices_since(self, *, pubkey: NodePubkey, since: datetime, limit: int) -> Sequence[OpenInvoice]:
         young = [invoice for invoice in self._open(pubkey) if invoice.created_at >= since]
         young.sort(key=lambda invoice: invoice.created_at, reverse=True)
-        return young[:limit]
+        return [_open_invoice(invoice) for invoice in young[:limit]]
 
-    def _open(self, pubkey: NodePubkey) -> list[OpenInvoice]:
+    def _open(self, pubkey: NodePubkey) -> list[StoredInvoice]:
         with self._tables.lock:
             return [
-                OpenInvoice(
-                    payment_hash=document.invoice.payment_hash,
-                    pubkey=document.invoice.pubkey,
-                    created_at=document.invoice.created_at,
-                    payment_request=document.invoice.payment_request,
-                )
+                document.invoice
                 for document in self._tables.invoices.values()
                 if document.invoice.pubkey == pubkey and not document.invoice.paid and not document.invoice.completed
             ]
+
+
+def _open_invoice(invoice: StoredInvoice) -> OpenInvoice:
+    return OpenInvoice(
+        payment_hash=invoice.payment_hash, pubkey=invoice.pubkey, payment_request=invoice.payment_request
+    )
 
 
 def _page_token(invoice: StoredInvoice) -> str:

@@ -12,7 +12,7 @@ from pymongo.client_session import ClientSession
 from pymongo.database import Database
 
 from adapters.mongo import collections as names
-from adapters.mongo.documents import LND_CURSORS, Document, cursor_from, head_from, milliseconds
+from adapters.mongo.documents import LND_CURSORS, Document, cursor_from, head_from, journal_ms
 from adapters.mongo.errors import mapped
 from adapters.mongo.journals import leg_from
 from daemon.domain.accounts import BOOK
@@ -127,7 +127,7 @@ def _journal(journal: Document | None, legs: list[Document]) -> AuditedJournal |
     if journal is None:
         return None
     return AuditedJournal(
-        datetime_ms=milliseconds(journal.get("datetime") or journal["_id"].generation_time),
+        datetime_ms=journal_ms(journal),
         legs=tuple(_leg(leg) for leg in legs),
         leg_ids=tuple(str(leg["_id"]) for leg in legs),
         listed_leg_ids=tuple(str(leg_id) for leg_id in journal.get("_transactions") or ()),

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from datetime import datetime
+from typing import Any, Final
 
 from bson import ObjectId
 from bson.datetime_ms import DatetimeMS
@@ -29,6 +30,9 @@ from daemon.domain.outbox import OutboxRow
 Document = dict[str, Any]
 
 _CHECKED = "htlc_checked_through"
+
+_FARTHEST_MS: Final = 8_640_000_000_000_000
+"""The last moment that JavaScript knows, a little less than the largest integer of canonical JSON."""
 
 LND_CURSORS: Document = {"_id": {"$regex": "^lnd:"}}
 """A query for the nodes' cursors, beside which the chain's stands; a prefix is a range of the index."""
@@ -319,5 +323,21 @@ def balance_id(account: str, currency: str) -> str:
 
 
 def milliseconds(value: Any) -> int:
-    """A date of BSON (an aware datetime) as Unix milliseconds, without floats."""
-    return int(DatetimeMS(value))
+    """A date of BSON (an aware datetime, or `DatetimeMS` where Python has no such date) as Unix milliseconds, without
+    floats."""
+    return int(value if isinstance(value, DatetimeMS) else DatetimeMS(value))
+
+
+def journal_ms(journal: Document) -> int:
+    """When a journal says that it was written, in Unix milliseconds; where it says nothing readable, when its `_id` was
+    made. The chain holds it, so it is read here only."""
+    moment = journal.get("datetime") or None
+    if isinstance(moment, datetime | DatetimeMS | int) and abs(told_ms := milliseconds(moment)) <= _FARTHEST_MS:
+        return told_ms
+    return milliseconds(journal["_id"].generation_time)
+
+
+def text_of(document: Document, field: str) -> str:
+    """A field of another program's document as text; empty where it is none."""
+    value = document.get(field)
+    return value if isinstance(value, str) else ""

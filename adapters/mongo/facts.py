@@ -19,6 +19,7 @@ from adapters.mongo.documents import (
     head_from,
     release_of,
     suspense_from,
+    text_of,
 )
 from adapters.mongo.dollar_facts import DollarFactsReader
 from adapters.mongo.errors import mapped
@@ -75,7 +76,7 @@ class FactsReader:
         cursors = {} if known is None else dict(known.cursors)
         cursors |= {cursor.pubkey: cursor for cursor in map(cursor_from, by_kind.get("cursor", ()))}
         invoices = by_kind.get("invoice", [])
-        wallets = self._wallets.of({WalletId(document.get("walletId", "")) for document in invoices})
+        wallets = self._wallets.of({WalletId(text_of(document, "walletId")) for document in invoices})
         barred = barred_wallets(self._db, {wallet_id: one.account_id for wallet_id, one in wallets.items()})
         return Facts(
             head=_head(by_kind) if known is None else known.head,
@@ -149,19 +150,19 @@ def _parts(wanted: Wanted, writer_id: bytes) -> list[_Part]:
 def _expectation(
     document: Document, wallets: Mapping[WalletId, KnownWallet], barred: Mapping[WalletId, Barred]
 ) -> Expectation:
-    currency, wallet_id = str(document.get("currency")), WalletId(document.get("walletId", ""))
+    currency, wallet_id = str(document.get("currency")), WalletId(text_of(document, "walletId"))
     wallet = wallets.get(wallet_id)
     return Expectation(
         payment_hash=PaymentHash(document["_id"]),
         wallet_id=wallet_id,
         account_id=AccountId("") if wallet is None else wallet.account_id,
-        external_id=document.get("externalId") or document["_id"],
+        external_id=text_of(document, "externalId") or document["_id"],
         currency=Currency(currency) if currency in Currency.__members__ else None,
         wallet_currency=None if wallet is None else wallet.currency,
         cents=cents_of(document),
         paid=bool(document.get("paid")),
         pubkey=NodePubkey(document["pubkey"]) if document.get("pubkey") else None,
-        preimage=document.get("secret"),
+        preimage=text_of(document, "secret") or None,
         completed=bool(document.get("processingCompleted")),
         release=release_of(document),
         barred=barred.get(wallet_id),

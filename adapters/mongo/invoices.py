@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from datetime import datetime
 from typing import Any
 
@@ -11,7 +12,7 @@ from pymongo import errors
 from pymongo.database import Database
 
 from adapters.mongo import collections as names
-from adapters.mongo.documents import LND_CURSORS, RELEASE, Document, cents_of, milliseconds, release_of
+from adapters.mongo.documents import LND_CURSORS, RELEASE, Document, cents_of, milliseconds, release_of, text_of
 from adapters.mongo.errors import mapped
 from daemon.domain.errors import AlreadyExists, BadInput
 from daemon.domain.holds import Release
@@ -27,12 +28,19 @@ from daemon.domain.identifiers import (
     lightning_key,
 )
 from daemon.domain.money import Currency
-from daemon.domain.ports import OpenInvoice, StoredInvoice
+from daemon.domain.ports import AskedTerms, OpenInvoice, StoredInvoice
 
 _MAX_MS_DIGITS = 14
 """Unix milliseconds up to the year 5138."""
 
 _WAITING = {"paid": False, "processingCompleted": False}
+
+_A_HASH = {"$regex": "^[0-9a-f]{64}$"}
+"""Of documents by any other name no node can be asked, and each would end the sweep over all others."""
+
+_ASKED = "tellerdAsked"
+"""In an `invoiceusers` document that tellerd made: what CreateInvoice was asked for. Blink's readers pass over fields
+that they do not know."""
 
 
 class MongoInvoices:
@@ -61,6 +69,8 @@ class MongoInvoices:
             document[RELEASE] = invoice.release.value
         if invoice.cents is not None:
             document["cents"] = invoice.cents
+        if invoice.asked is not None:
+            document[_ASKED] = asdict(invoice.asked)
         if invoice.payment_request is not None:
             document["paymentRequest"] = invoice.payment_request
         with mapped("writing an invoice"):
@@ -152,26 +162,25 @@ class MongoOpenInvoices:
 
     def open_invoices(self, *, pubkey: NodePubkey, after: PaymentHash | None, limit: int) -> Sequence[OpenInvoice]:
         """See the port."""
-        query: dict[str, Any] = {"pubkey": pubkey, **_WAITING}
+        query: dict[str, Any] = {"pubkey": pubkey, **_WAITING, "_id": dict(_A_HASH)}
         if after is not None:
-            query["_id"] = {"$gt": after}
+            query["_id"]["$gt"] = after
         return self._find(query, [("_id", 1)], limit)
 
     def open_invoices_since(self, *, pubkey: NodePubkey, since: datetime, limit: int) -> Sequence[OpenInvoice]:
         """See the port."""
-        query = {"pubkey": pubkey, **_WAITING, "timestamp": {"$gte": since}}
+        query = {"pubkey": pubkey, **_WAITING, "timestamp": {"$gte": since}, "_id": _A_HASH}
         return self._find(query, [("timestamp", -1)], limit)
 
     def _find(self, query: Document, order: list[tuple[str, int]], limit: int) -> Sequence[OpenInvoice]:
-        fields = {"pubkey": 1, "timestamp": 1, "paymentRequest": 1}
+        fields = {"pubkey": 1, "paymentRequest": 1}
         with mapped("listing open invoices"):
             found = self._db[names.INVOICES].find(query, fields).sort(order).limit(limit)
             return [
                 OpenInvoice(
                     payment_hash=PaymentHash(document["_id"]),
                     pubkey=NodePubkey(document["pubkey"]),
-                    created_at=document["timestamp"],
-                    payment_request=document.get("paymentRequest"),
+                    payment_request=text_of(document, "paymentRequest") or None,
                 )
                 for document in found
             ]
@@ -200,4 +209,19 @@ def _stored(document: Document) -> StoredInvoice:
         preimage=document.get("secret", ""),
         release=release_of(document),
         cents=cents_of(document),
+        asked=_asked(document.get(_ASKED)),
+    )
+
+
+def _asked(asked: Document | None) -> AskedTerms | None:
+    if asked is None:
+        return None
+    return AskedTerms(
+        amount_sat=asked["amount_sat"],
+        amount_cents=asked["amount_cents"],
+        memo=asked["memo"],
+        description_hash=asked["description_hash"],
+        expiry_s=asked["expiry_s"],
+        hold=asked["hold"],
+        payment_hash=asked["payment_hash"],
     )

@@ -13,7 +13,7 @@ from pymongo.change_stream import CollectionChangeStream
 from pymongo.database import Database
 
 from adapters.mongo import collections as names
-from adapters.mongo.documents import Document, milliseconds
+from adapters.mongo.documents import Document, journal_ms
 from adapters.mongo.errors import mapped
 from adapters.mongo.snapshots import not_made_by
 from daemon.domain.accounts import BOOK
@@ -25,6 +25,9 @@ from daemon.domain.node_events import ForeignJournalFound
 _SCAN_PAGE = 1_000
 """Candidates looked at in one round trip."""
 
+
+_SMALLEST_ID = ObjectId(b"\x00" * 12)
+"""A query from it on finds all that medici makes; an `_id` of another type is no journal's."""
 
 _COUNTER_FIRST, _COUNTER_LAST = b"\x00" * 3, b"\xff" * 3
 
@@ -63,7 +66,7 @@ class MongoJournals:
         query: Document = {"book": BOOK, **not_made_by(self._writer_id, "$_id")}
         now_s = int(time.time())
         if after is None:
-            pass
+            query["_id"] = {"$gte": _SMALLEST_ID}
         elif now_s - int(after.generation_time.timestamp()) > _MAX_LEAPS_S:
             query["_id"] = {"$gt": after}
         else:
@@ -84,7 +87,7 @@ class MongoJournals:
         return [
             found_in(journal, legs[journal["_id"]])
             for journal in journals
-            if legs.get(journal["_id"]) and len(legs[journal["_id"]]) == len(journal.get("_transactions") or ())
+            if legs.get(journal["_id"]) and len(legs[journal["_id"]]) == _legs_listed(journal)
         ]
 
     def wait_for_hint(self, timeout_s: float) -> bool:
@@ -110,6 +113,12 @@ class MongoJournals:
             hints.close()
 
 
+def _legs_listed(journal: Document) -> int:
+    """How many legs the journal says that it has."""
+    legs = journal.get("_transactions")
+    return len(legs) if isinstance(legs, list) else 0
+
+
 def found_in(journal: Document, legs: list[Document]) -> ForeignJournalFound:
     try:
         readable, unreadable = tuple(leg_from(leg) for leg in legs), ""
@@ -117,7 +126,7 @@ def found_in(journal: Document, legs: list[Document]) -> ForeignJournalFound:
         readable, unreadable = (), str(problem)
     return ForeignJournalFound(
         journal_id=JournalId(str(journal["_id"])),
-        datetime_ms=milliseconds(journal.get("datetime") or journal["_id"].generation_time),
+        datetime_ms=journal_ms(journal),
         memo=journal.get("memo") or "",
         legs=readable,
         unreadable=unreadable,

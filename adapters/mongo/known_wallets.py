@@ -9,7 +9,7 @@ from typing import Final
 from pymongo.database import Database
 
 from adapters.mongo import collections as names
-from adapters.mongo.documents import Document
+from adapters.mongo.documents import Document, text_of
 from daemon.domain.identifiers import AccountId, WalletId
 from daemon.domain.money import Currency
 
@@ -49,7 +49,7 @@ class KnownWallets:
         read: dict[WalletId, KnownWallet] = {}
         for wallet in self._db[names.WALLETS].find(query, {"id": 1, "currency": 1, "accountId": 1}):
             # A wallet of a kind that is not known here cannot be credited here: as if it were not there.
-            if wallet.get("currency") in Currency.__members__:
-                account_id = AccountId(wallet.get("accountId") or "")
+            if text_of(wallet, "currency") in Currency.__members__:
+                account_id = AccountId(text_of(wallet, "accountId"))
                 read[WalletId(wallet["id"])] = KnownWallet(Currency(wallet["currency"]), account_id)
         return read

@@ -35,7 +35,8 @@ def sweep(db: Database[Document], writer_id: bytes) -> int:
     """Deletes the snapshots that hide legs; returns how many."""
     head = db[names.HEAD].find_one({"_id": "head"}) or {}
     last_commit: datetime = head["committed_at"]
-    query = {"book": BOOK, "createdAt": {"$gt": last_commit - _LOOK_BACK}}
+    made = {"createdAt": {"$gt": last_commit - _LOOK_BACK}}
+    query = {"book": BOOK, **made, "transaction": {"$type": "objectId"}}  # without a leg it is none of medici's
     fields = {"transaction": 1}
     doomed = [
         snapshot["_id"]
@@ -49,7 +50,7 @@ def sweep(db: Database[Document], writer_id: bytes) -> int:
 
 def _hides_a_leg(db: Database[Document], last_counted: ObjectId, writer_id: bytes) -> bool:
     leg = db[names.LEGS].find_one({"_id": last_counted}, {"_journal": 1})
-    if leg is not None and made_by(writer_id, leg["_journal"]):
+    if leg is not None and isinstance(leg.get("_journal"), ObjectId) and made_by(writer_id, leg["_journal"]):
         return False
     oldest = ObjectId.from_datetime(last_counted.generation_time - _TRANSACTION_LIFE)
     below: dict[str, Any] = {"_id": {"$gt": oldest, "$lt": last_counted}}
@@ -72,4 +73,6 @@ def not_made_by(writer_id: bytes, field: str) -> Document:
 
 
 def _writer_of(field: str) -> Document:
-    return {"$substrBytes": [{"$toString": field}, 8, 10]}
+    # $toString would refuse, and with it the whole query, where another program has written something else there.
+    as_text = {"$convert": {"input": field, "to": "string", "onError": "", "onNull": ""}}
+    return {"$substrBytes": [as_text, 8, 10]}

@@ -85,6 +85,10 @@ class MongoStore:
                 appname="tellerd",
                 tz_aware=True,
                 uuidRepresentation="standard",
+                # What another program has written must be readable, whatever it is: a date that Python has not (a
+                # program that takes microseconds for milliseconds writes the year 58000), bytes that are no UTF-8.
+                datetime_conversion="DATETIME_AUTO",
+                unicode_decode_error_handler="replace",
                 maxPoolSize=_POOL_SIZE,
                 connectTimeoutMS=_SERVER_SELECTION_MS,
                 serverSelectionTimeoutMS=_SERVER_SELECTION_MS,

@@ -61,7 +61,7 @@ from daemon.domain.ports.other_programs import Journals, OpenInvoice, OpenInvoic
 from daemon.domain.ports.posting import Books, Leases, LeaseView
 from daemon.domain.ports.prices import Dealer, PriceSource, Quotes
 from daemon.domain.ports.suspense import Suspense
-from daemon.domain.ports.wallets import Invoices, StoredInvoice, Wallet, Wallets
+from daemon.domain.ports.wallets import AskedTerms, Invoices, StoredInvoice, Wallet, Wallets
 
 __all__ = [
     "AccountEntry",
@@ -69,6 +69,7 @@ __all__ = [
     "AddressSource",
     "Addresses",
     "ApiKeys",
+    "AskedTerms",
     "Audit",
     "AuditLog",
     "AuditedJournal",

@@ -39,7 +39,6 @@ class OpenInvoice:
 
     payment_hash: PaymentHash
     pubkey: NodePubkey
-    created_at: datetime
     payment_request: str | None = None
 
 

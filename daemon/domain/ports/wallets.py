@@ -23,6 +23,23 @@ class Wallet:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class AskedTerms:
+    """What CreateInvoice was asked for, defaults filled in. `payment_hash` is empty unless the caller gave one.
+
+    Written once, with the document and before anything else: so a repeat with other arguments is told from the first
+    call, however far that has come, and what the first one makes is never mixed with what a second one asks for.
+    """
+
+    amount_sat: int | None
+    amount_cents: int | None
+    memo: str
+    description_hash: bytes
+    expiry_s: int
+    hold: bool
+    payment_hash: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class StoredInvoice:
     """An `invoiceusers` document as the API needs it. `pubkey` is empty where another program's document names no node.
     `preimage` must never be logged."""
@@ -43,6 +60,8 @@ class StoredInvoice:
     it."""
     cents: int | None = None
     """What a dollar wallet is to get; None for sats, and where the payer decides."""
+    asked: AskedTerms | None = None
+    """None for other programs' documents, and those of tellerd's first releases."""
 
 
 class Wallets(Protocol):

@@ -47,9 +47,8 @@ class MongoQuotes:
 
 
 def quote_of(quote: Quote) -> Document:
-    """A quote; the price is text, for no digit of it may be lost. `in_sats` is there where it is so: quotes of the
-    first releases have no such field."""
-    document: Document = {
+    """A quote; the price is text, for no digit of it may be lost."""
+    return {
         "_id": quote.payment_hash,
         "wallet_id": quote.wallet_id,
         "cents": Int64(quote.cents),
@@ -60,7 +59,6 @@ def quote_of(quote: Quote) -> Document:
         "expires_at": DatetimeMS(quote.expires_at_ms),
         "state": quote.state.value,
     }
-    return document | {"in_sats": True} if quote.in_sats else document
 
 
 def quote_from(document: Document) -> Quote:
@@ -75,5 +73,4 @@ def quote_from(document: Document) -> Quote:
         created_at_ms=milliseconds(document["created_at"]),
         expires_at_ms=milliseconds(document["expires_at"]),
         state=QuoteState(document["state"]),
-        in_sats=bool(document.get("in_sats")),
     )

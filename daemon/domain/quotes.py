@@ -83,7 +83,6 @@ class Quote:
 
     `sat` is what the payer is asked for, or what is held. It is made anew after `expires_at_ms` only while nothing
     was settled. `cents` is 0 where the sats are worth less than a cent: then they go to the account's BTC wallet.
-    `in_sats`: the invoice was asked for in sats, and the cents follow from them.
     """
 
     payment_hash: PaymentHash
@@ -95,7 +94,6 @@ class Quote:
     created_at_ms: int
     expires_at_ms: int
     state: QuoteState = QuoteState.OPEN
-    in_sats: bool = False
 
 
 def sats_at(price: Price, *, amount_cents: int, source: str) -> Deal:

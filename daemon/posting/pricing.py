@@ -51,14 +51,16 @@ class Pricing:
         sat, _ = split_msat(received_msat)
         if not expectation.is_in_dollars or expectation.cents is not None or sat == 0:
             return None
+        now_ms = self._now_ms()
         known = self._quotes.get(expectation.payment_hash)
-        if known is not None and known.sat == sat and known.expires_at_ms > self._now_ms():
+        if known is not None and known.sat == sat and known.expires_at_ms > now_ms:
             return known
         deal = self._counted(self._dealer.cents_for(amount_sat=sat))
         if isinstance(deal, Unpriced):
             return deal
         # Another payment than the one that was quoted, and then given up.
-        return self.keep(expectation.payment_hash, expectation.wallet_id, deal, expiry_s=self.quote_s, instead_of=known)
+        payment_hash, wallet_id = expectation.payment_hash, expectation.wallet_id
+        return self.keep(payment_hash, wallet_id, deal, made_at_ms=now_ms, expiry_s=self.quote_s, instead_of=known)
 
     def sats_for(self, *, amount_cents: int, expiry_s: int) -> Deal | Unpriced:
         """What an invoice over these cents has to ask for now."""
@@ -74,13 +76,16 @@ class Pricing:
         wallet_id: WalletId,
         deal: Deal,
         *,
+        made_at_ms: int,
         expiry_s: int,
-        in_sats: bool = False,
         instead_of: Quote | None = None,
     ) -> Quote:
-        """Stores the deal for an invoice, and returns the quote that counts: an earlier one if it is still open, and
-        not the one that this is `instead_of`."""
-        now_ms = self._now_ms()
+        """Stores the deal for an invoice, and returns the quote that counts: one that is stored already, if it had not
+        expired at `made_at_ms` and is not the one that this is `instead_of`.
+
+        `made_at_ms` is from before it was looked whether there is one: what another caller has stored since then
+        stays, however long this one took.
+        """
         quote = Quote(
             payment_hash=payment_hash,
             wallet_id=wallet_id,
@@ -88,9 +93,8 @@ class Pricing:
             sat=deal.amount_sat,
             price=deal.price,
             source=deal.source,
-            created_at_ms=now_ms,
-            expires_at_ms=now_ms + expiry_s * 1000,
-            in_sats=in_sats,
+            created_at_ms=made_at_ms,
+            expires_at_ms=made_at_ms + expiry_s * 1000,
         )
         return self._quotes.keep(quote, instead_of=instead_of)
 

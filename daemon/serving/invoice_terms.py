@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Final
 
 from daemon.domain.errors import AlreadyExists, BadInput, TellerdError
@@ -86,31 +87,18 @@ def deal_for(api: Api, *, amount_sat: int | None, amount_cents: int | None, expi
 
 
 def keep_deal(
-    api: Api,
-    invoice: StoredInvoice,
-    deal: Deal,
-    expiry_s: int,
-    *,
-    in_sats: bool,
-    instead_of: Quote | None = None,
+    api: Api, invoice: StoredInvoice, deal: Deal, expiry_s: int, *, made_at: datetime, instead_of: Quote | None = None
 ) -> Quote:
-    """Stores what a dollar invoice's amount was changed at; where a repeat was faster, its quote counts."""
+    """Stores what a dollar invoice's amount was changed at; what a repeat has stored since `made_at` counts."""
+    made_at_ms = int(made_at.timestamp() * 1000)
     return pricing_of(api).keep(
         invoice.payment_hash,
         invoice.wallet_id,
         deal,
+        made_at_ms=made_at_ms,
         expiry_s=expiry_s,
-        in_sats=in_sats,
         instead_of=instead_of,
     )
-
-
-def asked_in_sats(api: Api, invoice: StoredInvoice) -> bool:
-    """Whether the invoice was asked for in sats, or without an amount, which is no sats. Blocks for a dollar one."""
-    if invoice.cents is None:
-        return True
-    quote = None if api.pricing is None else api.pricing.of(invoice.payment_hash)
-    return quote is not None and quote.in_sats
 
 
 def value_msat(api: Api, invoice: StoredInvoice, *, amount_sat: int | None, expiry_s: int) -> int:
@@ -118,6 +106,7 @@ def value_msat(api: Api, invoice: StoredInvoice, *, amount_sat: int | None, expi
     the node is asked. Raises NotConfigured, NoPrice, and AlreadyExists where the quote has expired meanwhile."""
     if invoice.cents is None:
         return (amount_sat or 0) * MSAT_PER_SAT
+    now = api.now()
     quote = pricing_of(api).of(invoice.payment_hash)
     if quote is None or not _is_for(quote, invoice, amount_sat):
         # A crash came between document and quote, or the document is another program's; a quote over another amount is
@@ -125,15 +114,15 @@ def value_msat(api: Api, invoice: StoredInvoice, *, amount_sat: int | None, expi
         deal = deal_for(api, amount_sat=amount_sat, amount_cents=invoice.cents, expiry_s=expiry_s)
         if deal is None or deal.amount_cents != invoice.cents:
             raise _over(invoice)
-        quote = keep_deal(api, invoice, deal, expiry_s, in_sats=amount_sat is not None, instead_of=quote)
-    elif api.now().timestamp() * 1000 >= quote.expires_at_ms:
+        quote = keep_deal(api, invoice, deal, expiry_s, made_at=now, instead_of=quote)
+    elif now.timestamp() * 1000 >= quote.expires_at_ms:
         raise _over(invoice)
     return quote.sat * MSAT_PER_SAT
 
 
 def _is_for(quote: Quote, invoice: StoredInvoice, amount_sat: int | None) -> bool:
     """Whether a quote is for what is asked for: these sats, or without any these cents."""
-    return quote.cents == invoice.cents and (quote.sat if quote.in_sats else None) == amount_sat
+    return quote.cents == invoice.cents and amount_sat in (None, quote.sat)
 
 
 def _over(invoice: StoredInvoice) -> AlreadyExists:

@@ -3,13 +3,16 @@
 Making one writes the document with the preimage first, then asks the node for an invoice with that
 preimage, then puts the payment request into the document (design.md section 4). After a crash before the
 last step, a repeat with the same external_id goes on where it stopped: the node returns what it has.
+
+The document also says what was asked for. A repeat with other arguments is refused on that alone, before it asks for
+a price or the node: the first call may still be under way, and nothing may change between its steps.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import Any
@@ -20,20 +23,20 @@ from daemon.domain.identifiers import PaymentHash
 from daemon.domain.money import MSAT_PER_SAT, Currency
 from daemon.domain.outbox import INVOICE_CANCELED, INVOICE_EXPIRED, INVOICE_HELD
 from daemon.domain.payment_requests import PaymentRequest, decode_payment_request
-from daemon.domain.ports import LightningNode, NewHoldInvoice, NewInvoice, NodeInvoice, StoredInvoice, Wallet
+from daemon.domain.ports import (
+    AskedTerms,
+    LightningNode,
+    NewHoldInvoice,
+    NewInvoice,
+    NodeInvoice,
+    StoredInvoice,
+    Wallet,
+)
 from daemon.domain.quotes import Deal
 from daemon.serving import fields, paging
 from daemon.serving.api import Api
 from daemon.serving.choice import choose_node, named_node, node_of_pubkey
-from daemon.serving.invoice_terms import (
-    asked_in_sats,
-    check_amount,
-    deal_for,
-    expiry_of,
-    keep_deal,
-    pricing_of,
-    value_msat,
-)
+from daemon.serving.invoice_terms import check_amount, deal_for, expiry_of, keep_deal, pricing_of, value_msat
 from daemon.serving.wallets import check_credited, get_wallet
 
 MAX_MEMO_BYTES = 639
@@ -123,9 +126,10 @@ def create_invoice(api: Api, request: InvoiceRequest) -> InvoiceView:
     invoice = _earlier(api, wallet, request.external_id) or _insert(api, wallet, request)
     if invoice.wallet_id != wallet.wallet_id:
         raise AlreadyExists(f"external_id: {request.external_id!r} is another wallet's; give another external_id")
+    _check_same(api, invoice, request)
     if invoice.payment_request is None:
         invoice = _complete(api, invoice, request)
-    _check_same(api, invoice, request)
+        _check_same(api, invoice, request)
     return view(api, invoice)
 
 
@@ -244,6 +248,7 @@ def _insert(api: Api, wallet: Wallet, request: InvoiceRequest) -> StoredInvoice:
         preimage=preimage.hex(),
         cents=None if deal is None else deal.amount_cents,
         release=request.release,
+        asked=_asked(request),
     )
     if request.release is None:
         api.hints.ordinary(payment_hash)
@@ -256,7 +261,7 @@ def _insert(api: Api, wallet: Wallet, request: InvoiceRequest) -> StoredInvoice:
             raise
         return first
     if deal is not None:
-        keep_deal(api, invoice, deal, request.expiry_s, in_sats=request.amount_sat is not None)
+        keep_deal(api, invoice, deal, request.expiry_s, made_at=invoice.created_at)
     return invoice
 
 
@@ -305,29 +310,24 @@ def _add(api: Api, node: LightningNode, invoice: StoredInvoice, request: Invoice
     )
 
 
+def _asked(request: InvoiceRequest) -> AskedTerms:
+    """What a repeat has to ask for, too. The node is left out: the document has the one that was chosen."""
+    return AskedTerms(
+        amount_sat=request.amount_sat,
+        amount_cents=request.amount_cents,
+        memo=request.memo,
+        description_hash=request.description_hash,
+        expiry_s=request.expiry_s,
+        hold=request.hold,
+        payment_hash=request.payment_hash,
+    )
+
+
 def _check_same(api: Api, invoice: StoredInvoice, request: InvoiceRequest) -> None:
-    """AlreadyExists unless the invoice is what the request asks for."""
-    terms = _terms(invoice.payment_request)
-    in_sats = asked_in_sats(api, invoice)
-    asked = {
-        "amount_sat": (request.amount_sat or 0) * MSAT_PER_SAT,
-        "amount_cents": request.amount_cents,
-        "memo": request.memo,
-        "description_hash": request.description_hash,
-        "expiry_s": request.expiry_s,
-        "hold": request.release is not None,
-        "payment_hash": request.payment_hash or invoice.payment_hash,
-    }
-    found = terms and {
-        "amount_sat": terms.amount_msat if in_sats else 0,
-        "amount_cents": None if in_sats else invoice.cents,
-        "memo": terms.memo,
-        "description_hash": terms.description_hash,
-        "expiry_s": terms.expiry_s,
-        "hold": invoice.release is not None,
-        "payment_hash": invoice.payment_hash,
-    }
-    differs = [name for name, value in asked.items() if not found or found[name] != value]
+    """AlreadyExists unless the invoice is what the request asks for, by its document, and by what its node has made."""
+    differs = _unlike_document(invoice, request)
+    if not differs and invoice.payment_request is not None:
+        differs = _unlike_made(_terms(invoice.payment_request), request)
     if request.node and not _is_on(api, invoice, request.node):
         differs.append("node")
     if differs:
@@ -335,6 +335,32 @@ def _check_same(api: Api, invoice: StoredInvoice, request: InvoiceRequest) -> No
             f"external_id: {invoice.external_id!r} was used with another {' and '.join(differs)}; "
             "repeat with the first arguments, or give another external_id"
         )
+
+
+def _unlike_document(invoice: StoredInvoice, request: InvoiceRequest) -> list[str]:
+    if invoice.asked is not None:
+        asked, first = asdict(_asked(request)), asdict(invoice.asked)
+        return [name for name in asked if asked[name] != first[name]]
+    # Another program's, or from before documents said it.
+    same = {
+        "amount_cents": request.amount_cents == invoice.cents,
+        "hold": (request.release is None) == (invoice.release is None),
+        "payment_hash": request.payment_hash in ("", invoice.payment_hash),
+    }
+    return [name for name, is_same in same.items() if not is_same]
+
+
+def _unlike_made(terms: PaymentRequest | None, request: InvoiceRequest) -> list[str]:
+    """Whoever made the node's invoice. What cents were priced at is the quote's."""
+    in_cents = request.amount_cents is not None
+    asked_msat = (request.amount_sat or 0) * MSAT_PER_SAT
+    same = {
+        "amount_sat": terms is not None and (in_cents or asked_msat == terms.amount_msat),
+        "memo": terms is not None and request.memo == terms.memo,
+        "description_hash": terms is not None and request.description_hash == terms.description_hash,
+        "expiry_s": terms is not None and request.expiry_s == terms.expiry_s,
+    }
+    return [name for name, is_same in same.items() if not is_same]
 
 
 def _is_on(api: Api, invoice: StoredInvoice, wanted: str) -> bool:

@@ -201,7 +201,7 @@ def test_a_dollar_invoice_in_sats_fixes_its_cents_at_the_price_of_the_moment(cal
     assert dealer.asked_expiry_s == [120]
     quote = caller.bank.store.quotes.get(PaymentHash(made.payment_hash))
     assert quote is not None
-    assert (quote.cents, quote.sat, quote.in_sats) == (60, 1_000, True)
+    assert (quote.cents, quote.sat) == (60, 1_000)
     assert quote.expires_at_ms - quote.created_at_ms == 120_000
     document = caller.bank.store.invoices.get(PaymentHash(made.payment_hash))
     assert document is not None
@@ -342,16 +342,7 @@ def test_a_quote_that_expired_before_the_node_had_the_invoice_is_over(
     assert not node.list_invoices(after_add_index=0, limit=1).invoices
 
 
-def keep_quote(
-    caller: Caller,
-    wallet: Wallet,
-    payment_hash: PaymentHash,
-    *,
-    cents: int,
-    sat: int,
-    price: str,
-    in_sats: bool = False,
-) -> None:
+def keep_quote(caller: Caller, wallet: Wallet, payment_hash: PaymentHash, *, cents: int, sat: int, price: str) -> None:
     """A quote that is in the store already, of a document that is gone."""
     now_ms = int(caller.bank.clock.unix_s() * 1000)
     gone = Quote(
@@ -363,7 +354,6 @@ def keep_quote(
         source="fixed",
         created_at_ms=now_ms,
         expires_at_ms=now_ms + 300_000,
-        in_sats=in_sats,
     )
     caller.bank.store.quotes.keep(gone)
 
@@ -382,7 +372,7 @@ def test_a_quote_over_other_cents_is_never_an_invoices_price(caller: Caller) -> 
 def test_a_quote_over_other_sats_is_never_an_invoices_price(caller: Caller) -> None:
     """Of a document that is gone, and by chance over the same cents: exactly the sats are asked for all the same."""
     wallet, payment_hash = dollars(caller), PaymentHash("ab" * 32)
-    keep_quote(caller, wallet, payment_hash, cents=60, sat=1_001, price="59940.06", in_sats=True)
+    keep_quote(caller, wallet, payment_hash, cents=60, sat=1_001, price="59940.06")
     made = create(caller, wallet, amount_sat=1_000, hold=True, payment_hash=payment_hash)
     assert (made.amount_sat, made.amount_cents) == (1_000, 60)
 

@@ -10,7 +10,7 @@ import pytest
 from daemon.domain.errors import AlreadyExists
 from daemon.domain.identifiers import AccountId, NodePubkey, PaymentHash
 from daemon.domain.node_events import InvoiceEnded
-from daemon.domain.ports import StoredInvoice
+from daemon.domain.ports import AskedTerms, StoredInvoice
 from tests.contract.conftest import Database
 from tests.samples import MORNING_MS, NODE, OTHER_NODE, hash_of, invoice, node_opened, settled
 
@@ -23,6 +23,25 @@ def test_a_document_is_read_back_as_it_was_written(store: Database) -> None:
     assert store.invoices.get_by_external_id(AccountId("account-1"), "ext-a") == written
     assert store.invoices.get_by_external_id(AccountId("account-2"), "ext-a") is None
     assert store.invoices.get(hash_of("b")) is None
+
+
+def test_a_document_says_what_was_asked_for(store: Database) -> None:
+    """To amounts beyond 32 bits; of other programs' it is not known."""
+    in_sats = AskedTerms(
+        amount_sat=2**45,
+        amount_cents=None,
+        memo="two teas",
+        description_hash=b"",
+        expiry_s=600,
+        hold=True,
+        payment_hash=hash_of("a"),
+    )
+    in_cents = replace(in_sats, amount_sat=None, amount_cents=10**11, memo="", description_hash=bytes(range(32)))
+    for name, asked in (("a", in_sats), ("b", in_cents), ("c", None)):
+        store.invoices.insert(replace(invoice(name, "w1"), asked=asked))
+        known = store.invoices.get(hash_of(name))
+        assert known is not None
+        assert known.asked == asked
 
 
 def test_an_account_uses_an_external_id_once(store: Database) -> None:

@@ -63,16 +63,6 @@ def test_a_quote_is_read_back_as_it_was_kept(store: Database) -> None:
     assert store.quotes.get(hash_of("a")) == large
 
 
-def test_a_quote_remembers_that_it_was_asked_for_in_sats(store: Database) -> None:
-    """Also when it is used, or gives way to another one."""
-    in_sats = replace(quote(), in_sats=True)
-    assert store.quotes.keep(in_sats) == in_sats
-    assert store.quotes.get(hash_of("a")) == in_sats
-    in_cents = quote(cents=151, at_ms=MORNING_MS + 1)
-    assert store.quotes.keep(in_cents, instead_of=in_sats) == in_cents
-    assert store.quotes.get(hash_of("a")) == in_cents
-
-
 def test_an_open_quote_stays_until_it_expires(store: Database) -> None:
     """The bank stands by it; after that a newer one takes its place."""
     first = store.quotes.keep(quote())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from decimal import Decimal
 
@@ -25,6 +26,7 @@ class Dealer:
     def __init__(self) -> None:
         self.usd_per_btc: int | None = 60_000
         self.asked = 0
+        self.meanwhile: Callable[[], None] | None = None
 
     def age_s(self) -> float | None:
         return 0.0
@@ -41,6 +43,9 @@ class Dealer:
 
     def _fixed(self) -> Unpriced | None:
         self.asked += 1
+        meanwhile, self.meanwhile = self.meanwhile, None
+        if meanwhile is not None:
+            meanwhile()
         return Unpriced(UnpricedReason.STALE) if self.usd_per_btc is None else None
 
 
@@ -120,6 +125,20 @@ def test_another_amount_is_quoted_anew(till: Till) -> None:
     assert till.store.quotes.get(hash_of("a")) == quote
 
 
+def test_a_price_that_came_late_does_not_replace_another_ones(till: Till) -> None:
+    """A daemon that hung while it asked, and another that took over: it may have settled at its own quote."""
+    others: list[Quote | Unpriced | None] = []
+
+    def meanwhile() -> None:
+        others.append(till.pricing.ready(HELD, 1_000_000))
+        till.dealer.usd_per_btc = 90_000
+        till.now_ms += 300_001
+
+    till.dealer.meanwhile = meanwhile
+    assert [till.pricing.ready(HELD, 1_000_000)] == others
+    assert [till.store.quotes.get(hash_of("a"))] == others
+
+
 def test_without_a_price_nothing_is_guessed(till: Till) -> None:
     """And nothing is stored."""
     till.dealer.usd_per_btc = None
@@ -155,11 +174,11 @@ def test_an_invoices_quote_is_kept_once(till: Till) -> None:
     """A second deal for the same invoice does not change what it asks for."""
     deal = till.pricing.sats_for(amount_cents=100, expiry_s=300)
     assert isinstance(deal, Deal)
-    first = till.pricing.keep(hash_of("a"), WalletId("dollars"), deal, expiry_s=120)
+    first = till.pricing.keep(hash_of("a"), WalletId("dollars"), deal, made_at_ms=MORNING_MS, expiry_s=120)
     assert (first.sat, first.cents, first.expires_at_ms) == (1_667, 100, MORNING_MS + 120_000)
-    assert not first.in_sats
     till.dealer.usd_per_btc = 90_000
     other = till.pricing.sats_for(amount_cents=100, expiry_s=300)
     assert isinstance(other, Deal)
-    assert till.pricing.keep(hash_of("a"), WalletId("dollars"), other, expiry_s=120) == first
+    made_at_ms = MORNING_MS + 119_999
+    assert till.pricing.keep(hash_of("a"), WalletId("dollars"), other, made_at_ms=made_at_ms, expiry_s=120) == first
     assert till.pricing.of(hash_of("a")) == first

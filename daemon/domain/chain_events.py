@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from daemon.domain.chain import BlockRef, ChainCursor
 from daemon.domain.identifiers import BlockHash, Outpoint, Txid, WalletId
@@ -111,6 +111,8 @@ class DepositDue:
     vout: int
     due_at_ms: int
     deal: Deal | Unpriced | None = None
+    asked_at_ns: int = field(default=0, compare=False)
+    """Monotonic clock when the dealer was asked; 0 if he was not, or it was not measured."""
 
 
 ChainEvent = OutputsSeen | ChainMoved | OutputsFound | TxsGone | DepositDue

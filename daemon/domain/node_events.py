@@ -264,6 +264,8 @@ class SuspenseAssigned:
     payment_hash: PaymentHash | None = None
     outpoint: Outpoint | None = None
     deal: Deal | Unpriced | None = None
+    asked_at_ns: int = field(default=0, compare=False)
+    """Monotonic clock when the dealer was asked; 0 if he was not, or it was not measured."""
 
 
 CallersEvent = SuspenseAssigned | InvoiceEnded

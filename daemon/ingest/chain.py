@@ -16,6 +16,7 @@ round is made by polling.
 
 from __future__ import annotations
 
+import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -293,11 +294,18 @@ class _Rounds:
             own.deposits.due, height=self.cursor.block.height, after=after, limit=MAX_LIST
         ):
             after = page[-1].outpoint
+            asked_at_ns = time.monotonic_ns()  # before the first answer of the page
             deals = await self._deals(page)
             now_ms = own.clock.now_ms()
             await own._handover.tell(
                 [
-                    DepositDue(txid=one.txid, vout=one.vout, due_at_ms=now_ms, deal=deals.get(one.outpoint))
+                    DepositDue(
+                        txid=one.txid,
+                        vout=one.vout,
+                        due_at_ms=now_ms,
+                        deal=deals.get(one.outpoint),
+                        asked_at_ns=asked_at_ns,
+                    )
                     for one in page
                     if not _still_held(one, deals.get(one.outpoint))
                 ]

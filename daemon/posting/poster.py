@@ -28,6 +28,7 @@ from daemon.matching.deposits import BLINKS_RULES, DepositRules
 from daemon.matching.plan import Plan
 from daemon.posting.ahead import can_look_ahead, facts_after, known_after
 from daemon.posting.board import Board
+from daemon.posting.late_deals import without_late_deals
 from daemon.posting.money_log import log_money
 from daemon.posting.seal import seal
 from daemon.posting.turns import Turns
@@ -251,7 +252,8 @@ class Poster:
             raise LeaseLost(f"the head has fence {facts.head.fence}, ours is {self._fence}")
         if before is not None:
             facts = facts_after(facts, before)
-        plan = decide(batch, facts, price=self._prices.current(), rules=self._rules)
+        events = without_late_deals(batch, now_ns=time.monotonic_ns())
+        plan = decide(events, facts, price=self._prices.current(), rules=self._rules)
         changes = None
         if not plan.writes_nothing():
             changes = seal(plan, now_ms=self._now_ms(), writer_id=self._books.writer_id)

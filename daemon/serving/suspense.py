@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from typing import Final
 
@@ -11,7 +12,7 @@ from daemon.domain.money import Currency
 from daemon.domain.node_events import SuspenseAssigned
 from daemon.domain.outcomes import Assigned, AssignmentProblem, NotAssigned
 from daemon.domain.ports import Wallet
-from daemon.domain.quotes import Deal, Unpriced
+from daemon.domain.quotes import Deal, Unpriced, UnpricedReason
 from daemon.serving import fields, paging
 from daemon.serving.api import Api
 from daemon.serving.invoice_terms import NoPrice
@@ -59,6 +60,7 @@ def assign_suspense(
     entry = api.suspense.get(key)
     if entry is None:
         raise NotFound(f"entry_key: nothing in suspense has the key {key!r}; ListSuspense shows what there is")
+    asked_at_ns = time.monotonic_ns()
     deal = _deal(api, wallet, entry)
     asked = SuspenseAssigned(
         key=key,
@@ -69,6 +71,7 @@ def assign_suspense(
         payment_hash=entry.payment_hash or None,
         outpoint=entry.outpoint,
         deal=deal,
+        asked_at_ns=asked_at_ns,
     )
     timeout_s = COMMIT_S if remaining_s is None else max(remaining_s - ANSWER_S, 0.0)
     outcome = api.decider.ask(asked, timeout_s=timeout_s)
@@ -116,7 +119,8 @@ def _refusal(refused: NotAssigned, wallet: Wallet, deal: Deal | Unpriced | None)
         case AssignmentProblem.NO_DEALER:
             return NotAssignable("there is no dealer to give dollars; give a wallet in sats, or run `tellerd init`")
         case AssignmentProblem.NO_PRICE:
-            reason = deal.reason.value if isinstance(deal, Unpriced) else "no [prices] in the configuration"
+            unpriced = deal if isinstance(deal, Unpriced) else Unpriced(UnpricedReason.STALE)
+            reason = "no [prices] in the configuration" if deal is None else unpriced.reason.value
             return NoPrice(f"there is no price for dollars now ({reason}); repeat the call when there is one")
         case AssignmentProblem.CHANGED:
             return Conflict("more money came to this entry at the same moment; repeat the call")

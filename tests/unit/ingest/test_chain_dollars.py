@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from decimal import Decimal
 
 from trio.testing import MockClock
@@ -26,6 +27,7 @@ class Dealer:
         self.reason = UnpricedReason.DEALER_AWAY
         self.asked_sat: list[int] = []
         self.refused_sat: int | None = None
+        self.asked_at_ns = 0
 
     def age_s(self) -> float | None:
         return None
@@ -35,6 +37,7 @@ class Dealer:
 
     def cents_for(self, *, amount_sat: int, expiry_s: int = 0) -> Deal | Unpriced:
         self.asked_sat.append(amount_sat)
+        self.asked_at_ns = time.monotonic_ns()
         if self.usd_per_btc is None:
             return Unpriced(self.reason)
         if amount_sat == self.refused_sat:
@@ -68,8 +71,9 @@ class DollarTeller(ChainTeller):
 
 
 async def test_a_due_deposit_of_a_dollar_wallet_is_credited_at_the_dealers_price(autojump_clock: MockClock) -> None:
-    """He is asked once, for all its sats, and not for the one of a wallet in sats."""
-    teller = DollarTeller()
+    """He is asked once, for all its sats, and not for the one of a wallet in sats; posting is told when, for an old
+    answer is none."""
+    teller, began_ns = DollarTeller(), time.monotonic_ns()
     async with teller.follow():
         await teller.live()
         paid, other = teller.payment(), teller.payment(teller.sats_script)
@@ -83,6 +87,7 @@ async def test_a_due_deposit_of_a_dollar_wallet_is_credited_at_the_dealers_price
     assert teller.cents == booking.booking.cents
     assert teller.cents > 0
     assert teller.prices.asked_sat == [AMOUNT_SAT]
+    assert all(began_ns < due.asked_at_ns <= teller.prices.asked_at_ns for due in teller.due if due.deal is not None)
 
 
 async def test_without_a_price_it_waits_and_is_credited_when_there_is_one(autojump_clock: MockClock) -> None:

@@ -2,6 +2,10 @@
 
 Payments that need a price are decided apart: a dealer's server that does not answer must not hold up the others. One
 that waits for a person needs it when he has released it.
+
+Nor does a call that the node does not answer in time hold up the others, or cost them their streams: it is made again
+for its own payment, after a pause. Whether the node is away, its streams tell, the look at its height, and calls for
+several payments of which none is answered.
 """
 
 from __future__ import annotations
@@ -17,7 +21,7 @@ import structlog
 import trio
 
 from daemon.domain.books import Expectation, Facts, Wanted
-from daemon.domain.errors import NodeRefused
+from daemon.domain.errors import NodeRefused, Unavailable
 from daemon.domain.holds import HoldRules
 from daemon.domain.identifiers import NodePubkey, PaymentHash
 from daemon.domain.money import MSAT_PER_SAT
@@ -40,11 +44,13 @@ RELEASED_BY_THEN_MS: Final = 10_000
 """So long after the last moment for a release a payment is given back: a release that was accepted in that moment has
 been written by then, also to a slow database."""
 
-_REFUSED_S: Final = (1.0, 60.0)
-"""First and longest pause before the node is asked again for what it has refused."""
+_PAUSES_S: Final = (1.0, 60.0)
+"""First and longest pause before the node is asked again for what it has refused, or not answered."""
 
 Ready = Callable[[Expectation, int], Quote | Unpriced | None]
 """`daemon.posting.pricing.Pricing.ready`: blocks, and raises Unavailable."""
+
+_Order = tuple[HoldState, Settle | Cancel]
 
 log = structlog.get_logger()
 
@@ -83,8 +89,8 @@ class _Due:
 
 
 @dataclass(slots=True)
-class _Refused:
-    """A call that the node has refused."""
+class _Pause:
+    """Of a call that the node has refused, or not answered."""
 
     pause_s: float
     again_at: float
@@ -108,10 +114,17 @@ class HeldPayments:
     _due_priced: _Due = field(default_factory=_Due)
     _reasons: dict[PaymentHash, str] = field(default_factory=dict)
     _waiting: dict[PaymentHash, Wait] = field(default_factory=dict)
-    _refused: dict[PaymentHash, _Refused] = field(default_factory=dict)
+    _paused: dict[PaymentHash, _Pause] = field(default_factory=dict)
+    _asking: set[PaymentHash] = field(default_factory=set)
+    _unanswered: set[PaymentHash] = field(default_factory=set)
+    _orders: trio.MemorySendChannel[_Order] = field(init=False)
+    _ordered: trio.MemoryReceiveChannel[_Order] = field(init=False)
     _changes: trio.CapacityLimiter = field(default_factory=lambda: trio.CapacityLimiter(CALLS))
     _pricings: trio.CapacityLimiter = field(default_factory=lambda: trio.CapacityLimiter(PRICINGS))
     _reads: trio.CapacityLimiter = field(default_factory=lambda: trio.CapacityLimiter(1 + PRICINGS))
+
+    def __post_init__(self) -> None:
+        self._orders, self._ordered = trio.open_memory_channel[_Order](0)
 
     # --- what is held -------------------------------------------------------------------------------
 
@@ -123,7 +136,8 @@ class HeldPayments:
         """It is over; returns why, where it was given back from here."""
         self._held.pop(payment_hash, None)
         self._waiting.pop(payment_hash, None)
-        self._refused.pop(payment_hash, None)
+        self._paused.pop(payment_hash, None)
+        self._unanswered.discard(payment_hash)
         return self._reasons.pop(payment_hash, None)
 
     def decide_now(self, hashes: Iterable[PaymentHash] | None = None) -> None:
@@ -155,29 +169,30 @@ class HeldPayments:
     # --- what is done with it -----------------------------------------------------------------------
 
     async def run(self) -> None:
-        """Decides what is due, for ever. Raises Unavailable, in a group."""
+        """Decides what is due and asks the node for it, for ever. Raises Unavailable, in a group."""
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._decide_in_sats)
             nursery.start_soon(self._decide_priced)
+            for _ in range(CALLS):
+                nursery.start_soon(self._carry_out)
 
     async def _decide_in_sats(self) -> None:
         while True:
             due = await self._due.take()
             facts = await self._read_facts(due)
-            async with trio.open_nursery() as calls:
-                for hold in self._still_held(due):
-                    expectation = facts.expectations.get(hold.payment_hash)
-                    if expectation is not None and self._has_to_be_priced(expectation, hold.received_msat):
-                        self._due_priced.add([hold.payment_hash])
-                    else:
-                        calls.start_soon(self._act, hold, self._decision(hold, facts, None))
+            for hold in self._still_held(due):
+                expectation = facts.expectations.get(hold.payment_hash)
+                if expectation is not None and self._has_to_be_priced(expectation, hold.received_msat):
+                    self._due_priced.add([hold.payment_hash])
+                else:
+                    await self._act(hold, self._decision(hold, facts, None))
 
     async def _decide_priced(self) -> None:
         while True:
             due = await self._due_priced.take()
-            async with trio.open_nursery() as calls:
+            async with trio.open_nursery() as pricings:
                 for hold in self._still_held(due):
-                    calls.start_soon(self._price_and_act, hold)
+                    pricings.start_soon(self._price_and_act, hold)
 
     def _has_to_be_priced(self, expectation: Expectation, received_msat: int) -> bool:
         return needs_price(expectation, received_msat) and not waits_for_release(expectation, self.rules)
@@ -196,9 +211,10 @@ class HeldPayments:
         await self._act(hold, self._decision(hold, facts, not_priced))
 
     def _still_held(self, due: Iterable[PaymentHash]) -> list[HoldState]:
+        """Without those of which the node is being asked, or that pause: they are looked at again."""
         now = trio.current_time()
-        ready = (one for one in due if (refused := self._refused.get(one)) is None or refused.again_at <= now)
-        return [hold for one in ready if (hold := self._held.get(one)) is not None]
+        ready = (one for one in due if (pause := self._paused.get(one)) is None or pause.again_at <= now)
+        return [hold for one in ready if one not in self._asking and (hold := self._held.get(one)) is not None]
 
     def _decision(self, hold: HoldState, facts: Facts, not_priced: str | None) -> Settle | Cancel | Wait:
         if_settled = InvoiceSettled(
@@ -234,25 +250,47 @@ class HeldPayments:
 
     async def _act(self, hold: HoldState, decision: Settle | Cancel | Wait) -> None:
         payment_hash = hold.payment_hash
-        if self._held.get(payment_hash) is not hold:
-            return  # over while its price was asked for, or decided anew
+        if not self._is_due(hold):
+            return
+        if not isinstance(decision, Wait):
+            await self._orders.send((hold, decision))  # waits while as many calls as may be are under way
+        elif self._waiting.get(payment_hash) != decision:
+            self._waiting[payment_hash] = decision
+            log.info(
+                "hold.waiting",
+                node=self.node.name,
+                payment_hash=payment_hash,
+                reason=decision.reason,
+                deadline_height=decision.deadline_height,
+            )
+
+    def _is_due(self, hold: HoldState) -> bool:
+        """Not if it was over while its price was asked for, or it was its turn, or if it was decided anew."""
+        return self._held.get(hold.payment_hash) is hold and hold.payment_hash not in self._asking
+
+    async def _carry_out(self) -> None:
+        """One of the calls that are under way at once."""
+        async for hold, decision in self._ordered:
+            if self._is_due(hold):
+                self._asking.add(hold.payment_hash)
+                await self._ask_node(hold, decision)
+                self._asking.remove(hold.payment_hash)
+
+    async def _ask_node(self, hold: HoldState, decision: Settle | Cancel) -> None:
         try:
-            match decision:
-                case Settle():
-                    await self._settle(hold, decision.preimage)
-                case Cancel():
-                    await self._cancel(hold, decision.reason)
-                case Wait() if self._waiting.get(payment_hash) != decision:
-                    self._waiting[payment_hash] = decision
-                    log.info(
-                        "hold.waiting",
-                        node=self.node.name,
-                        payment_hash=payment_hash,
-                        reason=decision.reason,
-                        deadline_height=decision.deadline_height,
-                    )
+            if isinstance(decision, Settle):
+                await self._settle(hold, decision.preimage)
+            else:
+                await self._cancel(hold, decision.reason)
         except NodeRefused as refusal:
-            self._note_refused(payment_hash, refusal)
+            self._pause(hold, "hold.refused", refusal)
+        except Unavailable as problem:
+            self._unanswered.add(hold.payment_hash)
+            if len(self._unanswered) >= CALLS:
+                raise  # each of the next ones would wait for its deadline, too
+            self._pause(hold, "hold.not_answered", problem)
+            return
+        self._unanswered.clear()
 
     async def _settle(self, hold: HoldState, preimage: bytes) -> None:
         waited = hold.payment_hash in self._waiting  # for a person, a wallet, a price: that is no delay of ours
@@ -290,10 +328,9 @@ class HeldPayments:
             **fields,
         )
 
-    def _note_refused(self, payment_hash: PaymentHash, refusal: NodeRefused) -> None:
-        known = self._refused.get(payment_hash)
-        pause_s = _REFUSED_S[0] if known is None else min(2 * known.pause_s, _REFUSED_S[1])
-        self._refused[payment_hash] = _Refused(pause_s=pause_s, again_at=trio.current_time() + pause_s)
-        log.error(
-            "hold.refused", node=self.node.name, payment_hash=payment_hash, cause=str(refusal), retry_in_s=pause_s
-        )
+    def _pause(self, hold: HoldState, event: str, cause: NodeRefused | Unavailable) -> None:
+        payment_hash = hold.payment_hash
+        known = self._paused.get(payment_hash)
+        pause_s = _PAUSES_S[0] if known is None else min(2 * known.pause_s, _PAUSES_S[1])
+        self._paused[payment_hash] = _Pause(pause_s=pause_s, again_at=trio.current_time() + pause_s)
+        log.error(event, node=self.node.name, payment_hash=payment_hash, cause=str(cause), retry_in_s=pause_s)

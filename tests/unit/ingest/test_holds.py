@@ -6,7 +6,7 @@ import hashlib
 import random
 import threading
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -18,7 +18,7 @@ import trio
 
 from daemon.domain.accounts import wallet_account
 from daemon.domain.books import Expectation
-from daemon.domain.errors import NodeRefused
+from daemon.domain.errors import NodeRefused, Unavailable
 from daemon.domain.holds import HoldRules, Release
 from daemon.domain.identifiers import PaymentHash, WalletId
 from daemon.domain.money import Currency
@@ -27,7 +27,7 @@ from daemon.domain.ports import HoldPage, InvoiceState, NewHoldInvoice, NodeAnsw
 from daemon.domain.quotes import Quote, Unpriced, UnpricedReason
 from daemon.domain.status import HoldStatus
 from daemon.ingest.handover import Inbox
-from daemon.ingest.held_payments import Ready, without_prices
+from daemon.ingest.held_payments import CALLS, Ready, without_prices
 from daemon.ingest.holds import HoldKeeper
 from daemon.ingest.pace import Pace
 from daemon.posting.invoice_hints import InvoiceHints
@@ -515,15 +515,18 @@ async def test_a_refusal_is_tried_again_with_pauses() -> None:
     """A node that says no for a reason that we do not know is not asked in a loop, and the others are served."""
 
     class Refusing(WatchedNode):
-        asked = 0
+        def __init__(self) -> None:
+            super().__init__(funds_msat=0)
+            self.asked_s: list[float] = []
 
         def settle_invoice(self, preimage: bytes) -> NodeAnswer:
-            if preimage == preimage_of("refused") and self.asked < 2:
-                self.asked += 1
-                raise NodeRefused("no")
+            if preimage == preimage_of("refused"):
+                self.asked_s.append(time.monotonic())
+                if len(self.asked_s) <= 2:
+                    raise NodeRefused("no")
             return super().settle_invoice(preimage)
 
-    node = Refusing(funds_msat=0)
+    node = Refusing()
     teller = HoldTeller(node)
     async with teller.keep():
         await eventually(lambda: (c := teller.cursor()) is not None and c.opened)
@@ -531,10 +534,109 @@ async def test_a_refusal_is_tried_again_with_pauses() -> None:
         for payment_hash in (refused, fine):
             teller.hints.look(node.pubkey, payment_hash)
             node.hold(payment_hash)
-        await eventually(lambda: teller.credited_sat == 1000)
-        await trio.sleep(5 * FAST.hold_look_s)
-        assert node.asked == 1  # the first pause is a second
         await eventually(lambda: teller.credited_sat == 2000)
+    first_s, second_s, third_s = node.asked_s
+    assert second_s - first_s >= 1.0  # many looks, and the first pause
+    assert third_s - second_s >= 2.0
+
+
+class UnansweringNode(WatchedNode):
+    """Does not answer these calls: they end at their deadline, which comes when the test says so."""
+
+    def __init__(self) -> None:
+        super().__init__(funds_msat=0)
+        self.silent: set[PaymentHash] = set()
+        self.deadline = threading.Event()
+        self.hanging: list[PaymentHash] = []
+
+    def settle_invoice(self, preimage: bytes) -> NodeAnswer:
+        self._maybe_hang(PaymentHash(hashlib.sha256(preimage).hexdigest()))
+        return super().settle_invoice(preimage)
+
+    def cancel_invoice(self, payment_hash: PaymentHash) -> NodeAnswer:
+        self._maybe_hang(payment_hash)
+        return super().cancel_invoice(payment_hash)
+
+    def _maybe_hang(self, payment_hash: PaymentHash) -> None:
+        if payment_hash in self.silent:
+            self.hanging.append(payment_hash)
+            self.deadline.wait(2 * PATIENCE_S)
+            raise Unavailable("deadline exceeded")
+
+
+@asynccontextmanager
+async def keeping_unanswered(names: Sequence[str]) -> AsyncIterator[tuple[HoldTeller, UnansweringNode]]:
+    """A keeper whose node does not answer for these payments, which are held."""
+    node = UnansweringNode()
+    teller = await opened(node)
+    hashes = [teller.hold_invoice(name) for name in names]
+    node.silent.update(hashes)
+    async with teller.keep():
+        try:
+            await eventually(lambda: teller.counted.attached == [(len(names), False)])
+            for payment_hash in hashes:
+                node.hold(payment_hash)
+            await eventually(lambda: len(node.hanging) == min(len(names), CALLS))
+            yield teller, node
+        finally:
+            node.deadline.set()
+
+
+async def test_a_call_that_hangs_holds_up_no_other_payment() -> None:
+    """Others are taken, priced, and given back at their deadline meanwhile; it is not asked for twice at once."""
+    async with keeping_unanswered(["hangs"]) as (teller, node):
+        fine, near = teller.hold_invoice("fine"), teller.hold_invoice("near")
+        dollars = teller.hold_in_dollars("dollars")
+        for payment_hash in (fine, near, dollars):
+            teller.hints.look(node.pubkey, payment_hash)
+        node.hold(near, expiry_height=node.holds.height + 16)
+        node.hold(fine)
+        node.hold(dollars)
+        await eventually(lambda: teller.credited_sat == 1000)
+        await eventually(lambda: teller.closed(near))
+        node.holds.height = 230 - 18 - 6
+        await eventually(lambda: teller.closed(dollars))
+        assert node.hanging == [hash_of("hangs")]
+    assert teller.counted.attached == [(1, False)]
+
+
+async def test_a_call_that_is_not_answered_is_made_again_for_its_payment_alone() -> None:
+    """After a pause; the streams of all the others stay as they are."""
+    async with keeping_unanswered([f"slow {number}" for number in range(CALLS - 1)]) as (teller, node):
+        node.deadline.set()
+        await eventually(lambda: len(node.hanging) > CALLS)
+        node.silent.clear()
+        await eventually(lambda: teller.credited_sat == (CALLS - 1) * 1000)
+    assert teller.counted.attached == [(CALLS - 1, False)]
+
+
+async def test_a_cancel_that_is_not_answered_keeps_its_reason() -> None:
+    """It is told when the node has done it at last."""
+    node = UnansweringNode()
+    teller = await opened(node)
+    payment_hash = teller.hold_invoice("a", release=Release.MANUAL)
+    node.silent.add(payment_hash)
+    node.deadline.set()
+    async with teller.keep():
+        node.hold(payment_hash)
+        await eventually(lambda: teller.holds.held == 1)
+        node.holds.height = 230 - 18 - 6
+        await eventually(lambda: bool(node.hanging))
+        node.silent.clear()
+        await eventually(lambda: teller.closed(payment_hash))
+    assert teller.payload("invoice.canceled")["reason"] == "not_released"
+    assert teller.counted.attached == [(1, False)]
+
+
+async def test_a_node_that_answers_for_no_payment_is_away() -> None:
+    """Else thousands of payments would wait for their deadlines, one after the other: the keeper says that it fails,
+    and begins anew."""
+    async with keeping_unanswered([f"slow {number}" for number in range(CALLS + 3)]) as (teller, node):
+        node.deadline.set()
+        await eventually(lambda: len(teller.counted.attached) > 1)
+        node.silent.clear()
+        await eventually(lambda: teller.credited_sat == (CALLS + 3) * 1000)
+    assert teller.counted.attached[:2] == [(CALLS + 3, False), (CALLS + 3, True)]
 
 
 async def test_more_than_can_be_watched_are_left_to_the_sweep() -> None:

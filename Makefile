@@ -27,6 +27,7 @@ demo: $(STAMP) ## start real nodes on this machine, pay an invoice, show the boo
 test: check ## check, then run all tests, fast ones first
 	$(BIN)/python -m regtest.binaries # before the first test: LND is compiled where it is not in the cache
 	$(BIN)/python -m regtest.chromium # for the test of the page: unpacked where it is not in the cache
+	$(BIN)/python -m tests.medici.node # for those beside medici: a test's time is not a download's
 	$(BIN)/pytest --numprocesses 2 --dist loadfile $(ARGS) # two: most of the time they wait for nodes
 
 .PHONY: compose-test
@@ -79,6 +80,9 @@ $(STAMP): pyproject.toml tests/requirements.txt $(PROTOS)
 	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("tellerd needs Python 3.11 or newer")'
 	@$(PYTHON) -c 'import ensurepip, venv' || { echo 'venv is missing: apt install python3-venv' >&2; exit 1; }
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --require-hashes -r tests/requirements.txt
+	for left in 2 1 0; do \
+		$(BIN)/python -m pip install --quiet --require-hashes -r tests/requirements.txt && break; \
+		test $$left -gt 0 && sleep 10; \
+	done # what has come is kept; a download that broke off is begun again, twice at most
 	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation -e .
 	@touch $@

@@ -32,8 +32,9 @@ LND_TAGS: Final = "invoicesrpc routerrpc walletrpc signrpc chainrpc kvdb_sqlite 
 a new LND spends 3-6 s of a core on them."""
 GO_LEAST: Final = (1, 25, 13)  # what LND v0.21.3-beta asks for
 
-VERSION_S: Final = 30.0
-"""A version is printed in 0.1 s, after the disk's first read of up to 140 MB."""
+VERSION_S: Final = 300.0
+"""A version is printed in 0.1 s, after the disk's first read of up to 140 MB. Far more, for a program in the cache that
+tells none is thrown away and got anew, while others may be running it."""
 
 Command = tuple[str, ...]
 Version = tuple[int, ...]

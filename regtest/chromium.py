@@ -13,7 +13,6 @@ import fcntl
 import json
 import os
 import re
-import select
 import shlex
 import shutil
 import signal
@@ -28,11 +27,15 @@ from typing import Any, Final, Self
 from regtest import debian
 from regtest.binaries import Command, Program, ProgramUnavailable, at_least
 from regtest.cache import entry
+from regtest.descriptors import is_readable
 
-ANSWER_S: Final = 30.0
+ANSWER_S: Final = 120.0
 """A page is shown in 0.2 s; the first start of the browser on a busy machine takes seconds."""
 
-END_S: Final = 5.0
+END_S: Final = 30.0
+
+LOADING_S: Final = 0.02
+"""Between looks at a page that is being loaded."""
 
 FLAGS: Final = (
     "--headless",
@@ -187,7 +190,7 @@ class Browser:
     def read(self, give_up_at: float, *, what: str) -> dict[str, Any]:
         """The next message, which a page has been told of if it is an event of one. Raises BrowserError."""
         while b"\0" not in self._unread:
-            if not select.select([self._answers], [], [], max(0.0, give_up_at - time.monotonic()))[0]:
+            if not is_readable(self._answers, within_s=max(0.0, give_up_at - time.monotonic())):
                 raise BrowserError(f"{what}: no answer in time\n{self._log_tail()}")
             chunk = os.read(self._answers, 1 << 20)
             if not chunk:
@@ -230,11 +233,23 @@ class Page:
             self._browser.read(give_up_at, what="loading")
 
     def evaluate(self, expression: str) -> Any:
-        """The value of an expression in JavaScript; BrowserError if it throws."""
-        answer = self.call("Runtime.evaluate", {"expression": expression, "returnByValue": True})
-        if "exceptionDetails" in answer:
-            raise BrowserError(f"{expression}: {answer['exceptionDetails']['text']}")
-        return answer["result"].get("value")
+        """The value of an expression in JavaScript, of the page when it is whole: one that is renewed just now is
+        waited for. BrowserError if it throws."""
+        when_whole = f"document.readyState === 'complete' ? [{expression}] : null"
+        give_up_at = time.monotonic() + ANSWER_S
+        while time.monotonic() < give_up_at:
+            try:
+                answer = self.call("Runtime.evaluate", {"expression": when_whole, "returnByValue": True})
+            except BrowserError as refusal:
+                if not any(passing in str(refusal) for passing in ("context", "navigated")):
+                    raise
+                continue  # the page of before has just gone
+            if "exceptionDetails" in answer:
+                raise BrowserError(f"{expression}: {answer['exceptionDetails']['text']}")
+            if found := answer["result"].get("value"):
+                return found[0]
+            time.sleep(LOADING_S)
+        raise BrowserError(f"{expression}: the page is not whole in time")
 
     def complaints(self) -> list[str]:
         """What stands in the console: errors, warnings, violations of the page's policy, uncaught exceptions."""

@@ -10,6 +10,7 @@ import re
 import shlex
 import shutil
 import subprocess
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,8 +20,12 @@ from regtest.cache import CannotMake, run
 
 SOURCES: Final = Path("/etc/apt")
 SUITE: Final = "unstable"
-QUERY_S: Final = 60.0
-"""apt-cache and dpkg -x work on local files: seconds."""
+QUERY_S: Final = 300.0
+"""apt-cache and dpkg -x work on local files: seconds, a minute on a slow disk."""
+
+TRIES: Final = 3
+AGAIN_S: Final = 10.0
+"""Between tries: a mirror answers again, or has the packages of the list that it has just renewed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,9 +55,16 @@ def unpack(
     private = folder / ".apt"
     apt = _private_apt(private, debian_mirror(), suite)
     what = f"fetching {package} from Debian {suite}"
-    run(("apt-get", "update", "--error-on=any"), what, environment=apt)
-    packages = _with_libraries((package, *also), apt)
-    run(("apt-get", "download", *packages), what, folder=private, environment=apt)
+    for left in reversed(range(TRIES)):
+        try:
+            run(("apt-get", "update", "--error-on=any"), what, environment=apt)
+            packages = _with_libraries((package, *also), apt)
+            run(("apt-get", "download", *packages), what, folder=private, environment=apt)
+            break
+        except CannotMake:
+            if not left:
+                raise
+            time.sleep(AGAIN_S)
     for archive in sorted(private.glob("*.deb")):
         run(("dpkg", "-x", str(archive), str(folder)), f"unpacking {archive.name}", timeout_s=QUERY_S)
     shutil.rmtree(private)

@@ -9,10 +9,10 @@ from regtest.process import Node, NodeError, NodeProcess, take_port
 
 CONFIGURATION: Final = Path(__file__).with_name("conf") / "lnd.conf"
 
-READY_S: Final = 90.0
-"""3-4 s when idle; LND waits for its chain backend and opens several databases."""
+READY_S: Final = 180.0
+"""3-4 s when idle; LND waits for its chain backend and opens several databases. A bound against hanging."""
 
-SYNC_S: Final = 60.0
+SYNC_S: Final = 180.0
 """Under a second after a block; LND that lost bitcoind's ZMQ connection needs some more."""
 
 

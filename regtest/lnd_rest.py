@@ -9,7 +9,6 @@ import hashlib
 import http.client
 import json
 import secrets
-import select
 import ssl
 from collections import deque
 from collections.abc import Iterable, Mapping
@@ -17,16 +16,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from regtest.descriptors import is_readable
 from regtest.process import NodeError
 
-CALL_S: Final = 30.0
+CALL_S: Final = 60.0
 """LND's GetInfo hangs 22 s while bitcoind is away; everything else answers within a second."""
 
-PAY_S: Final = 60
-"""LND's own default for a payment attempt."""
+PAY_S: Final = 120
+"""For a payment attempt; LND's own default is 60 s, of which its restart under load was seen to take half."""
 
-PAY_GRACE_S: Final = 30.0
-"""LND ends a payment at its timeout by itself; without bitcoind it hangs past it, and this ends the wait."""
+PAY_GRACE_S: Final = 300.0
+"""LND ends a payment at its timeout by itself, unless it is held, or there is no bitcoind: this ends the wait."""
 
 FEE_LIMIT_SAT: Final = 1_000  # a direct channel costs nothing; LND's own default for small payments is 100 %
 KEYSEND_RECORD: Final = 5_482_373_484  # TLV type of a keysend's preimage
@@ -352,7 +352,7 @@ class LndRest:
                 kept = self._idle.pop()
             except IndexError:  # another thread was faster
                 break
-            if kept.sock is not None and not select.select([kept.sock], [], [], 0)[0]:
+            if kept.sock is not None and not is_readable(kept.sock.fileno()):
                 kept.timeout = timeout_s
                 kept.sock.settimeout(timeout_s)
                 return kept

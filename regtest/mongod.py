@@ -12,8 +12,9 @@ CONFIGURATION: Final = Path(__file__).with_name("conf") / "mongod.conf"
 REPLICA_SET: Final = "rs0"
 ALREADY_INITIALIZED: Final = 23  # MongoDB's error code
 
-READY_S: Final = 60.0
-"""2 s when idle; recovery after SIGKILL and a disk that others use take most of the rest."""
+READY_S: Final = 180.0
+"""2 s when idle; recovery after SIGKILL and a disk that others use were seen to take a minute: a bound against
+hanging."""
 
 PROBE_MS: Final = 1_000
 """One readiness probe: a mongod that is up answers in milliseconds."""

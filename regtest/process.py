@@ -18,18 +18,22 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Final, TypeVar
 
+from regtest.descriptors import raise_limit
+
 T = TypeVar("T")
 
-STOP_S: Final = 30.0
-"""LND and mongod end in 0.1-3 s; three times the slowest seen with a busy disk. After it comes SIGKILL."""
+STOP_S: Final = 60.0
+"""LND and mongod end in 0.1-3 s, in 10 s with a busy disk. After it comes SIGKILL."""
 
-KILL_S: Final = 10.0
+KILL_S: Final = 60.0
 """The kernel ends a killed process at once unless it sits in a disk write."""
 
 POLL_S: Final = 0.02
 """Short against the 0.3-4 s that a node takes to get ready, long against what a poll costs."""
 
 TAIL_LINES: Final = 15
+
+raise_limit()  # before the first node: it inherits it
 
 # The kernel sends the death signal when the *thread* that forked ends, not the process. So one thread, which lives
 # as long as the launcher, starts every node; a node started from a pool's thread would be killed with that thread.

@@ -17,17 +17,17 @@ OPS: Final = Path(__file__).parents[1] / "ops"
 CONFIG: Final = OPS / "prometheus" / "prometheus.yml"
 RULES: Final = OPS / "prometheus" / "alerts.yml"
 
-READY_S: Final = 30.0
+READY_S: Final = 120.0
 """It is up within a second."""
 
-CALL_S: Final = 10.0
+CALL_S: Final = 60.0
 
 
 class Prometheus(Node):
     """Scrapes and evaluates every `interval_s`; everything else is as in ops/prometheus."""
 
     def __init__(
-        self, command: tuple[str, ...], folder: Path, *, targets: Sequence[str], interval_s: float = 0.5
+        self, command: tuple[str, ...], folder: Path, *, targets: Sequence[str], interval_s: float = 1.0
     ) -> None:
         """`command` is the program (regtest.binaries.prometheus()), `targets` host:port of tellerd's HTTP ports."""
         self.data_folder = folder.absolute()

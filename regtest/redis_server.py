@@ -10,7 +10,7 @@ from redis.exceptions import RedisError
 
 from regtest.process import Node, NodeError, NodeProcess, take_port
 
-READY_S: Final = 30.0
+READY_S: Final = 120.0
 """It is up within a tenth of a second."""
 
 

@@ -25,10 +25,10 @@ from adapters.grpc_api._pb.tellerd.v1 import (
 )
 from regtest.process import NodeError, NodeProcess
 
-READY_S: Final = 60.0
+READY_S: Final = 180.0
 """2 s when idle; a takeover waits for the former leader's lease of 5 s, LND's start takes 4 s."""
 
-CALL_S: Final = 20.0
+CALL_S: Final = 60.0
 """One call of the client: tellerd's own deadlines towards LND and MongoDB are shorter."""
 
 RUN: Final = (sys.executable, "-m", "daemon")

@@ -103,13 +103,15 @@ def _database(store: MemoryStore | MongoStore, another: Any) -> Database:
 
 FORGETS_SOON: Final = (
     "--syncdelay=10",
-    "--setParameter=minSnapshotHistoryWindowInSeconds=1",
+    "--setParameter=minSnapshotHistoryWindowInSeconds=10",
     "--setParameter=wiredTigerFileHandleCloseIdleTime=2",
     "--setParameter=wiredTigerFileHandleCloseScanInterval=1",
     "--setParameter=wiredTigerFileHandleCloseMinimum=500",
 )
 """Every test has a database of its own, of some hundred files. By default mongod keeps the files of dropped ones open
-for minutes: 150 tests came to 14,500 descriptors, and a mongod that may open no more of them ends. So: about 1,000."""
+for minutes: 150 tests came to 14,500 descriptors, and a mongod that may open no more of them ends. So: a few thousand.
+With a window of 1 s a snapshot was refused as too old half a second after its first read, if something else was written
+meanwhile; 10 s is long for any test here."""
 
 
 @pytest.fixture(scope="session")

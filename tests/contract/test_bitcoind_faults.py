@@ -10,7 +10,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from decimal import Decimal
 from hashlib import sha256
 from pathlib import Path
@@ -18,6 +18,7 @@ from pathlib import Path
 import pytest
 
 from adapters.bitcoind.node import BitcoindNode
+from daemon.domain.chain import BlockRef
 from daemon.domain.errors import BlockPruned, Misconfigured, NodeRefused, Unavailable
 from daemon.domain.identifiers import BlockHash
 from regtest import binaries
@@ -199,7 +200,7 @@ class TestRealNodes:
             started(tmp_path, "-rpcworkqueue=1", "-rpcthreads=1") as bitcoind,
             connect(bitcoind, timeout_s=0.5) as node,
         ):
-            tip = node.tip()
+            tip = tip_of(bitcoind)
             ended = threading.Event()
             blockers = [threading.Thread(target=ask_long, args=(bitcoind, ended)) for _ in range(3)]
             for blocker in blockers:
@@ -217,8 +218,9 @@ class TestRealNodes:
 
     def test_a_hung_node_is_noticed_in_time(self, bitcoind: Bitcoind) -> None:
         """SIGSTOP: it takes connections and answers nothing."""
+        tip = tip_of(bitcoind)
         with connect(bitcoind, timeout_s=0.3) as node:
-            tip = node.tip()
+            until(lambda: said_by(node.tip) == "")
             bitcoind.pause()
             try:
                 began = time.monotonic()
@@ -230,7 +232,7 @@ class TestRealNodes:
             finally:
                 bitcoind.resume()
             until(lambda: said_by(node.tip) == "")
-            assert node.tip() == tip
+        assert tip_of(bitcoind) == tip
 
     def test_a_node_that_starts_is_waited_for(self, bitcoind: Bitcoind) -> None:
         """From the moment it is gone until it is back nothing but Unavailable, whatever it answers."""
@@ -246,11 +248,19 @@ class TestRealNodes:
 
             asking = threading.Thread(target=ask)
             asking.start()
-            bitcoind.restart()
-            until(lambda: said_by(node.tip) == "")
-            ended.set()
-            asking.join()
+            try:
+                bitcoind.restart()
+                until(lambda: said_by(node.tip) == "")
+            finally:
+                ended.set()
+                asking.join()
             assert any("does not listen" in cause for cause in causes)
+
+
+def tip_of(bitcoind: Bitcoind) -> BlockRef:
+    """With patience."""
+    with connect(bitcoind) as node:
+        return node.tip()
 
 
 def ask_long(bitcoind: Bitcoind, ended: threading.Event) -> None:
@@ -331,7 +341,7 @@ class Misbehaving:
             threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
 
     def _serve(self, connection: socket.socket) -> None:
-        with connection:
+        with connection, suppress(ConnectionError):  # the other side may give up
             while request := self._request(connection):
                 self.requests.append(request)
                 answer = self._answers.pop(0)
@@ -386,7 +396,9 @@ def misbehaving(tmp_path: Path) -> Iterator[Callable[..., tuple[Misbehaving, Bit
 
     def make(*answers: bytes | None) -> tuple[Misbehaving, BitcoindNode]:
         server = Misbehaving(*answers)
-        made.append((server, BitcoindNode(name="bitcoind", rpc_url=server.url, rpc_cookie_file=cookie, timeout_s=0.5)))
+        timeout_s = 1.0 if None in answers else PATIENCE_S
+        node = BitcoindNode(name="bitcoind", rpc_url=server.url, rpc_cookie_file=cookie, timeout_s=timeout_s)
+        made.append((server, node))
         return made[-1]
 
     yield make

@@ -9,31 +9,32 @@ from tests.contract.conftest import Database
 
 def test_a_second_holder_waits_until_the_lease_expires(store: Database) -> None:
     """While a lease is valid nobody else gets it; once it is not renewed in time, the next holder does."""
-    first = store.leases.acquire(holder="one", ttl_s=0.4)
+    first = store.leases.acquire(holder="one", ttl_s=60)
     assert first is not None
-    assert store.leases.acquire(holder="two", ttl_s=5) is None
+    assert store.leases.acquire(holder="two", ttl_s=60) is None
+    assert store.leases.renew(fence=first, ttl_s=0.2)
     second = None
-    deadline_s = time.monotonic() + 20  # a bound against hanging, far above the lease's 0.4 s
+    deadline_s = time.monotonic() + 20  # a bound against hanging, far above the lease's 0.2 s
     while second is None and time.monotonic() < deadline_s:
         time.sleep(0.05)
-        second = store.leases.acquire(holder="two", ttl_s=5)
+        second = store.leases.acquire(holder="two", ttl_s=60)
     assert second is not None
     assert second > first
-    assert not store.leases.renew(fence=first, ttl_s=5)
-    assert store.leases.acquire(holder="one", ttl_s=5) is None
+    assert not store.leases.renew(fence=first, ttl_s=60)
+    assert store.leases.acquire(holder="one", ttl_s=60) is None
 
 
 def test_renewal_prolongs_the_lease(store: Database) -> None:
     """A renewed lease expires later than it would have."""
-    fence = store.leases.acquire(holder="one", ttl_s=5)
+    fence = store.leases.acquire(holder="one", ttl_s=60)
     assert fence is not None
     before = store.leases.current()
-    assert store.leases.renew(fence=fence, ttl_s=60)
+    assert store.leases.renew(fence=fence, ttl_s=120)
     after = store.leases.current()
     assert before is not None
     assert after is not None
     assert (after.expires_at - before.expires_at).total_seconds() > 50
-    assert store.leases.acquire(holder="two", ttl_s=5) is None
+    assert store.leases.acquire(holder="two", ttl_s=60) is None
 
 
 def test_acquiring_raises_the_fence_in_the_head(store: Database) -> None:

@@ -20,7 +20,6 @@ from adapters.grpc_api._pb.tellerd.v1 import (
 from adapters.grpc_api.server import start_grpc
 from daemon.domain.identifiers import deposit_key, lightning_key, outpoint_of
 from daemon.domain.node_events import InvoiceSettled
-from daemon.serving.reconciliation import ANSWER_S
 from daemon.serving.suspense import COMMIT_S
 from tests.samples import block_at, chain_moved, connected, deposit_due, hash_of, output, settled, txid_of
 from tests.unit.serving.bank_in_memory import Bank, Posting, open_bank
@@ -107,10 +106,10 @@ def test_a_call_without_a_deadline_waits_as_long_as_is_promised(desk: Desk) -> N
     assert isinstance(decider, Posting)
     without, with_one = decider.timeouts_s
     assert without == COMMIT_S
-    assert CALL_S - 2 * ANSWER_S < with_one < CALL_S
+    assert COMMIT_S < with_one < CALL_S  # less what an answer takes; the exact time is gRPC's, which rounds
 
 
-def test_what_cannot_be_assigned_is_refused_with_its_reason(desk: Desk) -> None:
+def test_what_cannot_be_assigned_is_refused_with_its_reason(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     """A status for each, and what to do."""
     desk.bank.open_books()
     key, wallet, other = desk.arrives("a", 1, 7_000), desk.bank.wallet(), desk.bank.wallet("other")
@@ -122,7 +121,9 @@ def test_what_cannot_be_assigned_is_refused_with_its_reason(desk: Desk) -> None:
         assert code is grpc.StatusCode.INVALID_ARGUMENT
         assert text.startswith(field)
     assert desk.refused("", wallet.wallet_id)[0] is grpc.StatusCode.INVALID_ARGUMENT
-    code, text = desk.refused(key, wallet.wallet_id, timeout_s=0.4)
+    with monkeypatch.context() as no_time_left:
+        no_time_left.setattr("daemon.serving.suspense.ANSWER_S", 2 * CALL_S)
+        code, text = desk.refused(key, wallet.wallet_id)
     assert (code, "repeat the call" in text) == (grpc.StatusCode.DEADLINE_EXCEEDED, True)
     desk.bank.store.another.set_status(wallet.account_id, "locked")
     code, text = desk.refused(key, wallet.wallet_id)

@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import grpc
 from bson import ObjectId
 from pymongo import MongoClient
 
@@ -19,10 +20,14 @@ from adapters.mongo.collections import ACCOUNTS, CURSORS, INVOICES, JOURNALS, KE
 from regtest.lnd_rest import Payment
 from regtest.process import take_port
 from regtest.stack import Stack
-from regtest.tellerd import RUN, Client, Tellerd
+from regtest.tellerd import CALL_S, RUN, Client, Tellerd
 
-SETTLED_S = 30.0
-"""From a payer's success to the books: milliseconds; a restarted daemon or node takes seconds."""
+SETTLED_S = 120.0
+"""From a payer's success to the books: milliseconds; a restarted daemon or node takes seconds, and what was away is
+tried again every 15 s. On a busy machine all of it takes several times as long: a bound against hanging."""
+
+COMMAND_S = 300.0
+"""A command takes a second."""
 
 
 def wait_for(condition: Callable[[], bool], what: str, timeout_s: float = SETTLED_S) -> None:
@@ -64,7 +69,9 @@ class Bank:
         return daemon
 
     def open(self) -> None:
-        """Initialises the database and starts tellerd, until the opening balance is booked."""
+        """Initialises the database and starts tellerd, until the opening balance is booked; the payer can pay, however
+        the test before has left it."""
+        self.stack.wait_payable()
         self.command("init")
         self.tellerd.start()
         self.tellerd.wait_ready()
@@ -87,7 +94,7 @@ class Bank:
     def command(self, *arguments: str, expect: int | None = 0) -> str:
         """Runs `tellerd <arguments> --config FILE`; returns what it printed. `expect` is its exit code."""
         command = [*RUN, *arguments, "--config", str(self.tellerd.config_file)]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=COMMAND_S, check=False)
         output = done.stdout + done.stderr
         assert expect is None or done.returncode == expect, f"{arguments}: exit {done.returncode}\n{output}"
         return output
@@ -183,9 +190,21 @@ class Bank:
 
     def wait_balance(self, wallet_id: str, balance_sat: int, *, through: Tellerd | None = None) -> None:
         """Returns when GetBalance says so, exactly."""
+        found = -1
+
+        def reached() -> bool:
+            nonlocal found
+            try:
+                found = client.balance_sat(wallet_id)
+            except grpc.RpcError as refusal:
+                if refusal.code() is not grpc.StatusCode.UNAVAILABLE:
+                    raise
+                return False  # a leader that had no database for as long as its lease stands by for a moment
+            return found >= balance_sat
+
         with (through or self.tellerd).client() as client:
-            wait_for(lambda: client.balance_sat(wallet_id) >= balance_sat, f"balance {balance_sat} of {wallet_id}")
-            assert client.balance_sat(wallet_id) == balance_sat
+            wait_for(reached, f"balance {balance_sat} of {wallet_id}")
+        assert found == balance_sat
 
     def check_books(self, *, through: Tellerd | None = None) -> None:
         """Trial balance zero, books equal to the node to the msat, feed gapless, once each, and `verify` content."""
@@ -228,7 +247,7 @@ class Bank:
 
     def node_status(self, client: Client) -> admin_pb2.LndStatus:
         """What GetStatus says of the node."""
-        return client.admin.GetStatus(admin_pb2.GetStatusRequest(), timeout=20).lnd[0]
+        return client.admin.GetStatus(admin_pb2.GetStatusRequest(), timeout=CALL_S).lnd[0]
 
     def node_msat(self) -> int:
         """What our LND holds: its channels, all opened by the payer, so that no fee is ours, and its wallet."""
@@ -236,15 +255,20 @@ class Bank:
 
     def check_feed(self) -> None:
         """The feed's numbers have no gap, and no event, key or journal is there twice."""
-        rows = list(self.db[OUTBOX].find().sort("_id", 1))
+        # One snapshot: what a killed daemon sent last may be committed while this reads.
+        with self.db.client.start_session(snapshot=True) as at:
+            rows = list(self.db[OUTBOX].find(session=at).sort("_id", 1))
+            paid = list(self.db[LEGS].find({"type": "invoice"}, session=at))
+            journals = list(self.db[JOURNALS].find(session=at))
+            legs = self.db[LEGS].count_documents({}, session=at)
+            keys = self.db[KEYS].count_documents({"_id": {"$regex": "^ln:"}}, session=at)
         assert [row["_id"] for row in rows] == list(range(1, len(rows) + 1)), "the feed has gaps"
         ids = [row["id"] for row in rows]
         assert len(ids) == len(set(ids)), "an event is told twice"
-        credited = {(leg["hash"], leg["_journal"]) for leg in self.db[LEGS].find({"type": "invoice"})}
+        credited = {(leg["hash"], leg["_journal"]) for leg in paid}
         assert len(credited) == len({payment_hash for payment_hash, _ in credited}), "an invoice is credited twice"
-        legs = sum(len(journal["_transactions"]) for journal in self.db[JOURNALS].find())
-        assert legs == self.db[LEGS].count_documents({}), "a journal and its legs differ"
-        assert self.db[KEYS].count_documents({"_id": {"$regex": "^ln:"}}) <= len(rows)
+        assert sum(len(journal["_transactions"]) for journal in journals) == legs, "a journal and its legs differ"
+        assert keys <= len(rows)
 
     def feed(self, *, after_sequence: int, count: int, types: Sequence[str] = ()) -> list[event_pb2.Event]:
         """The next events, through the API."""

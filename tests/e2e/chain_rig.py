@@ -16,8 +16,8 @@ from tests.e2e.chain_bank import ChainBank
 from tests.e2e.chain_books import check_books_equal_chain
 from tests.e2e.zmq_relay import ZmqRelay
 
-BACK_S = 30.0
-"""bitcoind's start takes 1 s; the follower's pauses grow up to 15 s while it is away."""
+BACK_S = 120.0
+"""bitcoind's start takes 1 s; the follower's pauses grow up to 15 s while it is away. A bound against hanging."""
 
 
 class Rig:

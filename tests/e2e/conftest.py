@@ -17,6 +17,21 @@ from tests.e2e.chain_bank import ChainBank
 FAIL_POINTS = ("--setParameter=enableTestCommands=1",)
 """MongoDB's own fail points hold a command where a test wants the daemon to be killed."""
 
+FORGETS_SOON = (
+    "--syncdelay=10",
+    "--setParameter=minSnapshotHistoryWindowInSeconds=30",
+    "--setParameter=wiredTigerFileHandleCloseIdleTime=10",
+    "--setParameter=wiredTigerFileHandleCloseScanInterval=1",
+    "--setParameter=wiredTigerFileHandleCloseMinimum=500",
+)
+"""Every bank has a database of its own, of some 150 files, which mongod by default keeps open for ten minutes after
+they were dropped: a fast machine has more banks in that time than a mongod may open files. No snapshot here is read
+for as long as 30 s."""
+
+HANGS_S = 900
+"""A test that lasts so long hangs. The longest takes 100 s, its stack included, on two cores that are idle; a busy
+machine was seen to be six times as slow."""
+
 
 _KILLED = pytest.StashKey[list[str]]()
 _LND_KILLS = pytest.StashKey[list[str]]()
@@ -38,6 +53,13 @@ def lnd_kills(request: pytest.FixtureRequest) -> list[str]:
 def figures(lnd_kills: list[str]) -> list[str]:
     """Other lines that are told at the end of the run."""
     return lnd_kills
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The tests of this folder have their own bound against hanging."""
+    for item in items:
+        if item.path.is_relative_to(Path(__file__).parent):
+            item.add_marker(pytest.mark.timeout(HANGS_S))
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
@@ -68,7 +90,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
 @pytest.fixture(scope="session")
 def stack() -> Iterator[Stack]:
     """Real nodes with a funded channel; what cannot be had is a failure, never a skip."""
-    with Stack(mongod_flags=FAIL_POINTS) as running:
+    with Stack(mongod_flags=(*FAIL_POINTS, *FORGETS_SOON)) as running:
         yield running
 
 

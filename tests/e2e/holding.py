@@ -19,7 +19,7 @@ MARGIN_BLOCKS = 40
 WIDE_MARGIN = f"\n[holds]\nmargin_blocks = {MARGIN_BLOCKS}\n"
 """Decided 58 blocks before the HTLC expires: fewer blocks to mine."""
 
-CALL_S = 20.0
+CALL_S = 60.0
 
 
 def create(client: Client, wallet: str, amount_sat: int | None = 5_000, **fields: object) -> invoice_pb2.Invoice:

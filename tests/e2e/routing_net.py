@@ -15,7 +15,7 @@ from regtest.process import NodeError
 from regtest.stack import Stack
 from tests.e2e.bank import wait_for
 
-SYNC_S: Final = 120.0
+SYNC_S: Final = 240.0
 """Three LNDs and a tellerd on two cores, and hundreds of blocks at once."""
 
 

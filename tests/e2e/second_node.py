@@ -18,7 +18,7 @@ CAPACITY_SAT: Final = 5_000_000
 FUNDING_SAT: Final = 6_000_000
 PROBE_MSAT: Final = 1_000_000
 
-PAYABLE_S: Final = 90.0
+PAYABLE_S: Final = 240.0
 """Three LNDs and a tellerd on two cores; a restarted peer was seen to need 52 s."""
 
 T = TypeVar("T")

@@ -126,7 +126,7 @@ def test_a_private_key_in_the_configuration_is_refused_and_not_shown(
     config.write_text(text.replace(f'xpub = "{XPUB}"', f'xpub = "{private}"'))
     assert private in config.read_text()
     command = [*RUN, "run", "--config", str(config)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
     printed = done.stdout + done.stderr
     assert done.returncode == 2, printed
     assert "private key" in printed

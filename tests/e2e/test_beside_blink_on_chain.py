@@ -117,7 +117,7 @@ def test_subscribers_hear_of_a_deposit_as_from_blink(beside: ChainBank, redis: R
         wallet, dollars = client.create_wallet("shop"), client.create_dollar_wallet("saver")
         accounts = {one["id"]: one["accountId"] for one in chain.bank.db[names.WALLETS].find()}
         listener.psubscribe("*")
-        assert (listener.get_message(timeout=10) or {})["type"] == "psubscribe"
+        assert (listener.get_message(timeout=60) or {})["type"] == "psubscribe"
         in_sats, in_cents = chain.address(client, wallet), chain.address(client, dollars)
         outputs = [(in_sats, 4_999), (in_sats, 500_000)]
         tx = spend(chain.bitcoind, make_coin(chain.bitcoind), outputs)
@@ -132,7 +132,7 @@ def test_subscribers_hear_of_a_deposit_as_from_blink(beside: ChainBank, redis: R
         chain.wait_state(second, vout, "detected")
         chain.bitcoind.mine(2)
         chain.wait_state(second, vout, "settled")
-        heard = [listener.get_message(timeout=30) or {} for _ in range(4)]
+        heard = [listener.get_message(timeout=120) or {} for _ in range(4)]
         assert listener.get_message(timeout=2) is None
 
     def update(of: str, kind: str, amount: int, currency: str, txid: str) -> tuple[str, dict[str, Any]]:

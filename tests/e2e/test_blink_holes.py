@@ -53,7 +53,7 @@ def test_hole_a_crash_between_marked_paid_and_journal(bank: Bank) -> None:
     with held(bank.db.client, bank.database, WRITING_LEGS) as point, paying(bank, invoice.payment_request) as payment:
         point.wait_reached()
         bank.tellerd.process.kill()
-        assert payment.result(30).succeeded
+        assert payment.result(120).succeeded
         assert not is_paid(bank, invoice.payment_hash)
         bank.tellerd.start()
         bank.tellerd.wait_ready()
@@ -71,7 +71,7 @@ def test_hole_b_dollars_settled_on_lnd_and_a_crash_before_marked_paid(bank: Bank
     invoice = blinks_invoice(bank, wallet, cents=299)
     with held(bank.db.client, bank.database, MARKING_PAID) as point, paying(bank, invoice.payment_request) as payment:
         point.wait_reached()
-        assert payment.result(30).succeeded
+        assert payment.result(120).succeeded
         assert bank.stack.lnd.lookup_invoice(invoice.payment_hash).state == "SETTLED"
         bank.tellerd.process.kill()
         assert not is_paid(bank, invoice.payment_hash)
@@ -91,7 +91,7 @@ def test_hole_c_settled_but_uncredited_waits_for_nobody(bank: Bank) -> None:
     pid = bank.tellerd.process.pid
     with failing(bank.db.client, f"{bank.database}.{names.LEGS}", times=3) as wait_failed:
         with paying(bank, invoice.payment_request) as payment:
-            assert payment.result(30).succeeded
+            assert payment.result(120).succeeded
         wait_failed()
         bank.wait_balance(wallet, 5_000)
     assert bank.tellerd.process.pid == pid
@@ -107,7 +107,7 @@ def test_hole_d_held_without_a_document_until_it_comes(bank: Bank) -> None:
         wait_accepted(bank, invoice.payment_hash)
         assert told(bank, invoice.payment_hash) == []
         write_document(bank, invoice, wallet)
-        assert payment.result(30).succeeded
+        assert payment.result(120).succeeded
     bank.wait_balance(wallet, 5_000)
     assert told(bank, invoice.payment_hash) == ["invoice.held", "invoice.settled"]
     bank.check_books()
@@ -128,10 +128,10 @@ def test_hole_d_held_without_a_document_for_good(bank: Bank) -> None:
         expiry_height = _expiry_height(bank, nobodys.payment_hash)
         ours = blinks_invoice(bank, wallet, value_msat=7_000_000)
         with paying(bank, ours.payment_request) as served:
-            assert served.result(30).succeeded
+            assert served.result(120).succeeded
         bank.wait_balance(wallet, 7_000)
         bank.stack.mine(expiry_height - LND_GIVES_BACK - bank.stack.bitcoind.height())
-        assert not payment.result(60).succeeded
+        assert not payment.result(120).succeeded
     assert told(bank, nobodys.payment_hash) == []
     assert all(channel["active"] for channel in bank.stack.lnd.list_channels())
     bank.check_books()
@@ -149,7 +149,7 @@ def test_hole_e_paid_inside_while_a_payment_is_held(bank: Bank) -> None:
         _pay_inside(bank, alice, bob, invoice.payment_hash)
         bank.tellerd.start()
         bank.tellerd.wait_ready()
-        assert not payment.result(60).succeeded
+        assert not payment.result(120).succeeded
     bank.wait_balance(bob, 5_000)
     assert bank.stack.lnd.lookup_invoice(invoice.payment_hash).state == "CANCELED"
     bank.check_books()
@@ -162,7 +162,7 @@ def test_hole_e_paid_inside_in_the_middle_of_the_credit(bank: Bank) -> None:
     invoice = blinks_invoice(bank, bob)
     with held(bank.db.client, bank.database, MARKING_PAID) as point, paying(bank, invoice.payment_request) as payment:
         point.wait_reached()
-        assert payment.result(30).succeeded
+        assert payment.result(120).succeeded
         _pay_inside(bank, alice, bob, invoice.payment_hash)
     wait_for(lambda: bank.db[names.GAPS].count_documents({"kind": "paid_without_journal"}) == 1, "the gap is counted")
     gap: Any = bank.db[names.GAPS].find_one({"kind": "paid_without_journal"})
@@ -188,7 +188,7 @@ def test_hole_f_an_open_dollar_invoice_is_not_canceled_for_its_age(bank: Bank) -
     wait_for(lambda: told(bank, looked_at_with_it.payment_hash) == ["invoice.canceled"], "the page was looked up")
     assert bank.stack.lnd.lookup_invoice(invoice.payment_hash).state == "OPEN"
     with paying(bank, invoice.payment_request) as payment:
-        assert payment.result(30).succeeded
+        assert payment.result(120).succeeded
     with bank.tellerd.client() as client:
         wait_cents(client, wallet, 299)
     bank.check_books()
@@ -206,7 +206,7 @@ def test_hole_g_held_in_time_and_looked_at_too_late(bank: Bank) -> None:
         age(bank, invoice.payment_hash, FIVE_MINUTES + 1)
         bank.tellerd.start()
         bank.tellerd.wait_ready()
-        assert payment.result(30).succeeded
+        assert payment.result(120).succeeded
     with bank.tellerd.client() as client:
         wait_cents(client, wallet, 299)
     bank.check_books()
@@ -237,7 +237,7 @@ def test_hole_h_what_the_ledger_has_already_is_not_booked_again(bank: Bank) -> N
         bank.wait_balance(wallet, 5_000)
         for invoice in (first, second):
             with paying(bank, invoice.payment_request) as payment:
-                assert payment.result(30).succeeded
+                assert payment.result(120).succeeded
         # The second one is credited: the first, which was settled before, has been decided.
         bank.wait_balance(wallet, 12_000)
         assert client.balance_sat(wallet) == 12_000

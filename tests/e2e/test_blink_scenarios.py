@@ -17,7 +17,7 @@ import pytest
 
 from adapters.grpc_api._pb.tellerd.v1 import invoice_pb2, ledger_pb2, wallet_pb2
 from adapters.mongo.collections import DEPOSITS, INVOICES, LEG_METADATA, LEGS, PENDING_RECEIVES
-from regtest.tellerd import CALL_S, Client
+from regtest.tellerd import CALL_S, READY_S, Client
 from tests.e2e.bank import Bank, wait_for
 from tests.e2e.chain_bank import ChainBank
 from tests.e2e.coins import make_coin, spend
@@ -212,7 +212,7 @@ def test_ln_receive_usd_created_while_trigger_down(bank: Bank) -> None:
     bank.tellerd.wait_ready()
     with bank.tellerd.client() as client:
         with paying(bank, invoice.payment_request) as payment:
-            assert payment.result(30).succeeded
+            assert payment.result(120).succeeded
         wait_cents(client, wallet, 299)
     bank.check_books()
 
@@ -227,7 +227,7 @@ def test_ln_receive_usd_created_and_paid_while_trigger_down(bank: Bank) -> None:
         wait_accepted(bank, invoice.payment_hash)
         bank.tellerd.start()
         bank.tellerd.wait_ready()
-        assert payment.result(30).succeeded
+        assert payment.result(120).succeeded
     with bank.tellerd.client() as client:
         wait_cents(client, wallet, 299)
     assert told(bank, invoice.payment_hash) == ["invoice.held", "invoice.settled"]
@@ -302,7 +302,7 @@ def test_public_ln_receive_usd_sats_denominated(bank: Bank) -> None:
 def _watch_paid(bank: Bank, client: Client, invoice: invoice_pb2.Invoice, *, payment_hash: str) -> None:
     """Pays while somebody watches, who sees the invoice open first, and settled last."""
     request = invoice_pb2.WatchInvoiceRequest(payment_hash=payment_hash)
-    watch = client.invoices.WatchInvoice(request, timeout=60)
+    watch = client.invoices.WatchInvoice(request, timeout=120)
     assert next(watch).invoice.state == invoice_pb2.INVOICE_STATE_OPEN
     bank.pay([invoice])
     *_, last = watch
@@ -399,7 +399,7 @@ def test_handle_bria_event_replay_in_parallel(chain: ChainBank, point: Point) ->
         wallet = client.create_wallet("shop")
         tx = spend(chain.bitcoind, make_coin(chain.bitcoind), [(chain.address(client, wallet), 500_000)])
     standby.start()
-    standby.process.wait_until(lambda: "standby" in standby.get("/readyz").text, "waiting as standby", 30)
+    standby.process.wait_until(lambda: "standby" in standby.get("/readyz").text, "waiting as standby", READY_S)
     if point is SETTLED:
         chain.broadcast(tx)
         chain.bitcoind.mine(1)

@@ -77,7 +77,7 @@ def priced_bank(stack: Stack, tmp_path: Path, blink: Blink) -> Iterator[Bank]:
     try:
         blink.use(bank.tellerd)
         bank.open()
-        wait_for(lambda: shown_price(bank) is not None, "there is a price")
+        wait_for(lambda: shown_price(bank) == 60_100, "there is the dealer's price")
         yield bank
     finally:
         bank.close()
@@ -157,7 +157,7 @@ def test_while_the_dealer_is_away_a_dollar_payment_is_held_and_then_credited_at_
         assert client.invoice(invoice.payment_hash).state == invoice_pb2.INVOICE_STATE_HELD
         blink.servers.cents = 61
         blink.start_dealer()
-        assert paying.result(timeout=60).succeeded
+        assert paying.result(timeout=120).succeeded
         wait_cents(client, wallet, 61)
     beside = bank.db[LEGS].find_one({"accounts": f"Liabilities:{in_sats}"})
     assert beside is not None

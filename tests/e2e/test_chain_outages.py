@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 
 from adapters.grpc_api._pb.tellerd.v1 import admin_pb2
-from adapters.mongo.collections import OUTBOX, WALLETS
+from adapters.mongo.collections import CURSORS, OUTBOX, WALLETS
+from daemon.ingest.pace import Pace
 from regtest.bitcoind import MATURITY_BLOCKS, Bitcoind
 from regtest.process import NodeError, take_port
 from regtest.stack import Stack
@@ -23,6 +24,7 @@ from tests.e2e.bank import wait_for
 from tests.e2e.chain_bank import XPUB, ChainBank
 from tests.e2e.chain_books import check_books_equal_chain
 from tests.e2e.chain_rig import BACK_S, Rig
+from tests.e2e.fail_points import Point, slowed
 
 AMOUNT_SAT = 500_000
 SETTLED = ("deposit.detected", "deposit.confirmed", "deposit.settled")
@@ -81,6 +83,21 @@ def configured(chain: ChainBank, old: str, new: str) -> Iterator[None]:
         daemon.config_file.write_text(text)
         daemon.start()
         daemon.wait_ready()
+
+
+LONG_AGO_S = 600
+"""By the clocks that a test sets, the blocks of before are so old; by the real one its own are of the future, which
+bitcoind allows for two hours."""
+
+
+@contextmanager
+def dated(bitcoind: Bitcoind, unix_s: int) -> Iterator[None]:
+    """Its clock stands: the blocks that it mines are of then, however long they are on their way."""
+    bitcoind.rpc("setmocktime", unix_s)
+    try:
+        yield
+    finally:
+        bitcoind.rpc("setmocktime", 0)
 
 
 def zmq_line(addresses: Sequence[str]) -> str:
@@ -158,12 +175,10 @@ def test_bitcoind_in_initial_download_is_waited_out(followed: Rig) -> None:
     """A bitcoind whose tip is old may be far behind the world: nothing is concluded from it, status and `check` say
     so; with the next block it goes on."""
     rig = followed
+    later = int(time.time()) + LONG_AGO_S
     with rig.bank.tellerd.client() as client:
         address = rig.new_address(client)
-        # Older than -maxtipage; blocks that are mined at once are dated ahead, each of them later than the median.
-        made = rig.bitcoind.rpc("getblockheader", rig.bitcoind.rpc("getbestblockhash"))["time"]
-        time.sleep(max(0.0, made + 2 - time.time()))
-        with started_with(rig.bitcoind, "-maxtipage=1"):
+        with started_with(rig.bitcoind, "-maxtipage=60", f"-mocktime={later}"), dated(rig.other, later):
             assert rig.bitcoind.rpc("getblockchaininfo")["initialblockdownload"]
             wait_for(lambda: "initial download" in rig.status(client).state, "initial download is shown", BACK_S)
             assert not rig.status(client).connected
@@ -197,11 +212,15 @@ def test_bitcoind_overloaded_is_waited_out(followed: Rig) -> None:
     rig.join()
 
 
+HELD_MOST_MS = 120_000
+"""Longer than the overload needs to be shown; a block ends it."""
+
+
 def _hold(bitcoind: Bitcoind, tip: str) -> None:
     """Holds a place in bitcoind's queue until its tip is another one."""
     while True:
         try:
-            bitcoind.rpc("waitfornewblock", 20_000, tip)
+            bitcoind.rpc("waitfornewblock", HELD_MOST_MS, tip, timeout_s=2 * HELD_MOST_MS / 1000)
         except (NodeError, OSError):
             time.sleep(0.01)  # the queue is full already
             continue
@@ -232,6 +251,9 @@ def _offers_rest(bitcoind: Bitcoind) -> bool:
 
 # --- ZMQ ------------------------------------------------------------------------------------------------
 
+MEMPOOL_LOOK_S = Pace().mempool_hinted_s
+"""Between looks at the whole mempool where nothing tells that one is due."""
+
 
 def test_zmq_messages_lost_are_counted_and_made_up_for(followed: Rig) -> None:
     """The message that announces a deposit does not arrive: the next one's number tells, and the mempool is looked
@@ -245,7 +267,7 @@ def test_zmq_messages_lost_are_counted_and_made_up_for(followed: Rig) -> None:
         txid = rig.bitcoind.send(address, AMOUNT_SAT)
         wait_for(lambda: rig.relay.to_lose == 0, "the announcement is lost")
         rig.bitcoind.send(rig.bitcoind.new_address(), AMOUNT_SAT)
-        rig.wait_told(txid, "deposit.detected", timeout_s=10)
+        rig.wait_told(txid, "deposit.detected", timeout_s=MEMPOOL_LOOK_S / 2)
         assert rig.metric('tellerd_zmq_messages_lost_total{topic="sequence"}') == counted + 1
         rig.bitcoind.mine(2)
         rig.wait_told(txid, *SETTLED)
@@ -346,7 +368,11 @@ def _mine_many(bitcoind: Bitcoind, blocks: int) -> None:
 
 
 CATCH_UP_BLOCKS = 600
-"""A second or more of catching up: enough to look at it."""
+"""Several commits of 100 blocks."""
+
+MOVING = Point("moving the cursor", "update", CURSORS, in_transaction=True)
+SLOWED_MS = 2_000
+"""Each of these commits is held so long while the test looks."""
 
 
 def test_the_first_start_begins_at_start_height(stack: Stack, tmp_path: Path) -> None:
@@ -365,9 +391,12 @@ def test_the_first_start_begins_at_start_height(stack: Stack, tmp_path: Path) ->
         chain.bank.command("init")
         wallet = chain.bank.write_wallet()
         chain.bank.db[WALLETS].update_one({"id": wallet}, {"$set": {"onchain": [{"address": address}]}})
-        chain.bank.tellerd.start()
-        chain.bank.tellerd.wait_ready()
-        with chain.bank.tellerd.client() as client:
+        with (
+            slowed(chain.bank.db.client, chain.bank.database, MOVING, by_ms=SLOWED_MS),
+            chain.bank.tellerd.client() as client,
+        ):
+            chain.bank.tellerd.start()
+            chain.bank.tellerd.wait_ready()
             _see_catching_up(chain, client)
         chain.bank.wait_opened()
         wait_for(lambda: chain.told(txid) == list(SETTLED), "the deposit is settled")

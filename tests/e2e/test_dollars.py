@@ -26,7 +26,7 @@ from regtest.tellerd import CALL_S, Client
 from tests.e2e.bank import Bank, wait_for
 from tests.e2e.chain_bank import ChainBank
 from tests.e2e.receives import dealers, told, wait_cents, wait_state
-from tests.e2e.ticker import MAX_AGE_S, Ticker, ticking
+from tests.e2e.ticker import Ticker, ticking
 
 
 def create(client: Client, wallet_id: str, **fields: Any) -> invoice_pb2.Invoice:
@@ -197,7 +197,7 @@ def test_without_a_price_a_dollar_invoice_is_refused_and_paid_ones_are_credited(
         wait_for(lambda: "tellerd_price_age_seconds" in bank.tellerd.get("/metrics").text, "there is a price")
         quoted = create(client, wallet, amount_cents=100, external_id="first")
         ticker.usd_per_btc = None
-        wait_for(lambda: _refused(client, wallet) is not None, "no price any more", timeout_s=10 * MAX_AGE_S)
+        wait_for(lambda: _refused(client, wallet) is not None, "no price any more")
         code, text = _refused(client, wallet) or (None, "")
         assert code == grpc.StatusCode.UNAVAILABLE
         assert "price_stale" in text
@@ -261,7 +261,7 @@ def test_a_dollar_deposit_waits_for_a_price_and_a_reorg_takes_back_the_same_cent
         wallet = client.create_dollar_wallet("saver")
         address = chain.address(client, wallet)
         ticker.usd_per_btc = None
-        wait_for(lambda: _refused(client, wallet) is not None, "no price any more", timeout_s=10 * MAX_AGE_S)
+        wait_for(lambda: _refused(client, wallet) is not None, "no price any more")
         txid, vout = chain.send(address, 100_000)
         lost, _ = chain.bitcoind.mine(2)
         chain.wait_state(txid, vout, "confirmed")
@@ -339,13 +339,13 @@ def test_a_price_is_not_kept_for_who_waits_and_sees(bank: Bank) -> None:
             assert _settle_refused(client, unreleased.payment_hash) == grpc.StatusCode.FAILED_PRECONDITION
             canceled = wait_state(client, unreleased.payment_hash, invoice_pb2.INVOICE_STATE_CANCELED)
             assert canceled.cancel_reason == "quote_expired"
-            assert (in_time.result(30).succeeded, too_late.result(30).succeeded) == (True, False)
+            assert (in_time.result(120).succeeded, too_late.result(30).succeeded) == (True, False)
             wait_cents(client, wallet, 60)
             assert client.invoice(priced_later.payment_hash).state == invoice_pb2.INVOICE_STATE_HELD
             client.invoices.SettleInvoice(
                 invoice_pb2.SettleInvoiceRequest(payment_hash=priced_later.payment_hash), timeout=CALL_S
             )
-            assert tip.result(30).succeeded
+            assert tip.result(120).succeeded
             wait_cents(client, wallet, 120)
     bank.check_books()
 
@@ -402,12 +402,12 @@ def test_a_held_dollar_payment_waits_for_a_price(priced_bank: Bank, ticker: Tick
         invoice = create(client, wallet)
         wait_for(lambda: _refused(client, wallet) is None, "there is a price")
         ticker.usd_per_btc = None
-        wait_for(lambda: _refused(client, wallet) is not None, "no price any more", timeout_s=10 * MAX_AGE_S)
+        wait_for(lambda: _refused(client, wallet) is not None, "no price any more")
         with ThreadPoolExecutor(1) as pool:
             paying = pool.submit(bank.stack.payer.pay, invoice.payment_request, amount_msat=1_000_000)
             wait_for(lambda: client.invoice(invoice.payment_hash).state == invoice_pb2.INVOICE_STATE_HELD, "it is held")
             assert client.balance_cents(wallet) == 0
             ticker.usd_per_btc = "30000.00"
-            assert paying.result(timeout=60).succeeded
+            assert paying.result(timeout=120).succeeded
         wait_cents(client, wallet, 30)
     bank.check_books()

@@ -21,6 +21,7 @@ def used(stack: Stack, tmp_path: Path) -> Iterator[Bank]:
     """A bank whose database is initialised, and whose tellerd has never run."""
     bank = Bank(stack, tmp_path)
     try:
+        stack.wait_payable()
         bank.command("init")
         yield bank
     finally:
@@ -85,7 +86,7 @@ def reconcile(bank: Bank) -> admin_pb2.Reconciliation:
             looks.append(client.admin.Reconcile(admin_pb2.ReconcileRequest(), timeout=60).reconciliation)
         return looks[-1].steady
 
-    wait_for(steady, "a steady look", 60)
+    wait_for(steady, "a steady look")
     return looks[-1]
 
 
@@ -109,7 +110,7 @@ def test_what_is_held_at_the_first_start_is_no_part_of_the_opening(used: Bank) -
         used.check_books()
         assert reconcile(used).unknown_msat == 0
         write_document(used, held, wallet)
-        assert payment.result(60).succeeded
+        assert payment.result(120).succeeded
     used.wait_balance(wallet, 20_000)
     used.check_books()
     assert reconcile(used).unknown_msat == 0
@@ -131,6 +132,6 @@ def test_a_payment_of_ours_that_is_under_way_is_part_of_the_opening(used: Bank) 
         assert opening_sat(used) == used.node_msat() // 1_000 + 7_000
         assert reconcile(used).unknown_msat == 0
         payer.cancel_invoice(theirs)
-        assert not sending.result(60).succeeded
+        assert not sending.result(120).succeeded
     used.check_books()
     assert reconcile(used).unknown_msat == 0

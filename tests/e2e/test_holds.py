@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -37,7 +38,7 @@ def test_a_hold_invoice_of_another_program_is_settled_by_itself(bank: Bank) -> N
     wallet = bank.write_wallet()
     invoice = blinks_invoice(bank, wallet)
     with paying(bank, invoice.payment_request) as payment:
-        assert payment.result(30).succeeded
+        assert payment.result(120).succeeded
     bank.wait_balance(wallet, 5_000)
     assert told(bank, invoice.payment_hash) == ["invoice.held", "invoice.settled"]
     document = bank.db[INVOICES].find_one({"_id": invoice.payment_hash})
@@ -49,7 +50,8 @@ def test_a_hold_invoice_of_another_program_is_settled_by_itself(bank: Bank) -> N
     metadata = bank.db[LEG_METADATA].find_one({"_id": leg["_id"]})
     assert metadata is not None
     assert metadata["revealedPreImage"] == invoice.preimage
-    assert 'tellerd_hold_settle_delay_seconds_count{node="lnd1"} 1.0' in bank.tellerd.get("/metrics").text
+    counted = 'tellerd_hold_settle_delay_seconds_count{node="lnd1"} 1.0'
+    wait_for(lambda: counted in bank.tellerd.get("/metrics").text, "it is counted")
     bank.check_books()
 
 
@@ -67,12 +69,13 @@ def test_a_manual_release(bank: Bank) -> None:
             time.sleep(6)  # longer than a look: nobody but the caller releases it
             assert client.invoice(invoice.payment_hash).state == HELD
             assert settle(client, invoice.payment_hash).state == SETTLED
-            assert payment.result(30).succeeded
+            assert payment.result(120).succeeded
         assert client.balance_sat(wallet) == 7_000
         assert settle(client, invoice.payment_hash).state == SETTLED
-    page = bank.tellerd.get("/metrics").text
-    assert 'tellerd_hold_settle_delay_seconds_count{node="lnd1"} 0.0' in page  # it waited for a person
-    assert 'tellerd_holds_held{node="lnd1"} 0.0' in page
+    nothing_held = 'tellerd_holds_held{node="lnd1"} 0.0'
+    wait_for(lambda: nothing_held in bank.tellerd.get("/metrics").text, "nothing is held any more")
+    # It waited for a person.
+    assert 'tellerd_hold_settle_delay_seconds_count{node="lnd1"} 0.0' in bank.tellerd.get("/metrics").text
     bank.check_books()
 
 
@@ -88,7 +91,7 @@ def test_a_preimage_that_only_the_caller_has(bank: Bank) -> None:
                 settle(client, invoice.payment_hash)
             assert refused.value.code() == grpc.StatusCode.INVALID_ARGUMENT
             assert settle(client, invoice.payment_hash, preimage).state == SETTLED
-            assert payment.result(30).preimage == preimage.hex()
+            assert payment.result(120).preimage == preimage.hex()
     bank.wait_balance(wallet, 5_000)
     assert preimage.hex() not in bank.tellerd.process.log_file.read_text()
     bank.check_books()
@@ -103,14 +106,18 @@ def test_a_manual_cancellation(bank: Bank) -> None:
             wait_state(client, invoice.payment_hash, HELD)
             canceled = cancel(client, invoice.payment_hash, also_if_held=True)
             assert (canceled.state, canceled.cancel_reason) == (CANCELED, "by_call")
-            assert not payment.result(30).succeeded
+            assert not payment.result(120).succeeded
         assert client.balance_sat(wallet) == 0
     assert told(bank, invoice.payment_hash) == ["invoice.held", "invoice.canceled"]
     counted = 'tellerd_holds_canceled_total{node="lnd1",reason="by_call"} 1.0'
     wait_for(lambda: counted in bank.tellerd.get("/metrics").text, "it is counted")
-    lines = [line for line in bank.tellerd.process.log_file.read_text().splitlines() if "hold.canceled" in line]
-    assert len(lines) == 1
-    assert invoice.payment_hash in lines[0]
+
+    def logged() -> list[str]:
+        return [line for line in bank.tellerd.process.log_file.read_text().splitlines() if "hold.canceled" in line]
+
+    wait_for(lambda: bool(logged()), "it is logged")
+    assert len(logged()) == 1
+    assert invoice.payment_hash in logged()[0]
     bank.check_books()
 
 
@@ -132,11 +139,11 @@ def test_killed_while_payments_are_held(bank: Bank) -> None:
             assert bank.stack.lnd.lookup_invoice(theirs.payment_hash).state == "ACCEPTED"
             bank.tellerd.start()
             bank.tellerd.wait_ready()
-            assert automatic.result(30).succeeded
+            assert automatic.result(120).succeeded
             assert bank.stack.lnd.lookup_invoice(manual.payment_hash).state == "ACCEPTED"
             with bank.tellerd.client() as again:
                 assert settle(again, manual.payment_hash).state == SETTLED
-            assert by_call.result(30).succeeded
+            assert by_call.result(120).succeeded
     bank.wait_balance(bob, 5_000)
     bank.wait_balance(alice, 3_000)
     bank.check_books()
@@ -157,13 +164,16 @@ def test_lnd_restarted_while_a_payment_is_held(bank: Bank) -> None:
                 "what is held is known again",
             )
             assert settle(client, invoice.payment_hash).state == SETTLED
-            assert payment.result(60).succeeded
+            assert payment.result(120).succeeded
         with paying(bank, open_.payment_request) as payment:
             wait_state(client, open_.payment_hash, HELD)
             assert settle(client, open_.payment_hash).state == SETTLED
-            assert payment.result(30).succeeded
+            assert payment.result(120).succeeded
     bank.wait_balance(wallet, 7_000)
-    assert 'tellerd_holds_reattached_total{node="lnd1"} 2.0' in bank.tellerd.get("/metrics").text
+    counted = r'^tellerd_holds_reattached_total\{node="lnd1"\} (\S+)$'
+    found = re.search(counted, bank.tellerd.get("/metrics").text, re.MULTILINE)
+    assert found is not None
+    assert float(found[1]) >= 2  # again, if LND breaks the first connection off that it takes while it starts
     bank.check_books()
 
 
@@ -184,11 +194,12 @@ def test_what_nobody_has_released_goes_back_before_its_htlc_expires(bank: Bank) 
             bank.stack.mine(1)
             canceled = wait_state(client, invoice.payment_hash, CANCELED)
             assert canceled.cancel_reason == "not_released"
-            assert not payment.result(30).succeeded
+            assert not payment.result(120).succeeded
         counted = 'tellerd_holds_canceled_total{node="lnd1",reason="not_released"} 1.0'
         wait_for(lambda: counted in bank.tellerd.get("/metrics").text, "it is counted")
-        page = bank.tellerd.get("/metrics").text
-        assert "tellerd_hold_deadline_blocks{" not in page
+        wait_for(
+            lambda: "tellerd_hold_deadline_blocks{" not in bank.tellerd.get("/metrics").text, "no deadline is left"
+        )
     assert is_closed(bank, invoice.payment_hash)
     assert all(channel["active"] for channel in bank.stack.lnd.list_channels())
     bank.check_books()
@@ -297,7 +308,7 @@ def test_ln_receive_created_while_trigger_down(bank: Bank) -> None:
     bank.tellerd.start()
     bank.tellerd.wait_ready()
     with paying(bank, invoice.payment_request) as payment:
-        assert payment.result(30).succeeded
+        assert payment.result(120).succeeded
     bank.wait_balance(wallet, 5_000)
     bank.check_books()
 
@@ -311,7 +322,7 @@ def test_ln_receive_created_and_paid_while_trigger_down(bank: Bank) -> None:
         wait_accepted(bank, invoice.payment_hash)
         bank.tellerd.start()
         bank.tellerd.wait_ready()
-        assert payment.result(30).succeeded
+        assert payment.result(120).succeeded
     bank.wait_balance(wallet, 5_000)
     bank.check_books()
 
@@ -352,7 +363,7 @@ def test_ln_receive_error_on_cancel_held(bank: Bank) -> None:
             assert refused.value.code() == grpc.StatusCode.FAILED_PRECONDITION
             assert "also_if_held" in (refused.value.details() or "")
             assert settle(client, invoice.payment_hash).state == SETTLED
-            assert payment.result(30).succeeded
+            assert payment.result(120).succeeded
     bank.check_books()
 
 
@@ -365,7 +376,7 @@ def test_update_pending_invoices_idempotent_three_times_in_parallel(bank: Bank) 
             wait_state(client, invoice.payment_hash, HELD)
             answers = list(callers.map(lambda _: settle(client, invoice.payment_hash).state, range(3)))
             assert answers == [SETTLED] * 3
-            assert payment.result(30).succeeded
+            assert payment.result(120).succeeded
     bank.wait_balance(wallet, 5_000)
     bank.check_books()
 
@@ -378,6 +389,6 @@ def test_update_pending_invoices_btc_is_taken_however_old_its_document(bank: Ban
     bank.tellerd.start()
     bank.tellerd.wait_ready()
     with paying(bank, invoice.payment_request) as payment:
-        assert payment.result(30).succeeded
+        assert payment.result(120).succeeded
     bank.wait_balance(wallet, 5_000)
     bank.check_books()

@@ -58,8 +58,8 @@ def test_away_past_the_deadline_what_can_be_taken_is_taken(bank: Bank) -> None:
             wait_accepted(bank, invoice.payment_hash)  # LND itself lets them wait
         bank.tellerd.start()
         bank.tellerd.wait_ready()
-        assert taken.result(60).succeeded
-        assert not given_back.result(60).succeeded
+        assert taken.result(120).succeeded
+        assert not given_back.result(120).succeeded
     bank.wait_balance(wallet, 5_000)
     with bank.tellerd.client() as client:
         assert wait_state(client, manual.payment_hash, CANCELED).cancel_reason == "not_released"
@@ -77,7 +77,7 @@ def test_away_until_lnd_gave_it_back_it_is_told_at_the_start(bank: Bank) -> None
     with paying(bank, invoice.payment_request) as payment:
         wait_accepted(bank, invoice.payment_hash)
         mine_to(bank, expiry_height(bank, invoice.payment_hash) - AUTO_CANCEL_BLOCKS)
-        assert not payment.result(60).succeeded
+        assert not payment.result(120).succeeded
     bank.tellerd.start()
     bank.tellerd.wait_ready()
     with bank.tellerd.client() as client:
@@ -119,7 +119,7 @@ def test_what_is_too_late_to_be_taken_goes_back(patient: Bank) -> None:
         with bank.tellerd.client() as client:
             assert wait_state(client, invoice.payment_hash, CANCELED).cancel_reason == "too_late"
             assert client.balance_sat(wallet) == 0
-        assert not payment.result(60).succeeded
+        assert not payment.result(120).succeeded
     assert told(bank, invoice.payment_hash) == ["invoice.held", "invoice.canceled"]
     assert is_closed(bank, invoice.payment_hash)
     assert all(channel["active"] for channel in bank.stack.lnd.list_channels())
@@ -143,7 +143,7 @@ def test_a_locked_accounts_held_payment_waits_and_goes_back_unless_it_is_unlocke
         log_file = bank.tellerd.process.log_file
         wait_for(lambda: log_file.read_text().count("account_locked") >= 2, "both are seen to wait for their accounts")
         bank.write_status(unlocked, "active")
-        assert payment.result(60).succeeded
+        assert payment.result(120).succeeded
         bank.wait_balance(unlocked, 5_000)
         mine_to(bank, deadline_of(held) - 1)
         wait_for(
@@ -153,6 +153,6 @@ def test_a_locked_accounts_held_payment_waits_and_goes_back_unless_it_is_unlocke
         assert client.invoice(returned.payment_hash).state == HELD
         bank.stack.mine(1)
         assert wait_state(client, returned.payment_hash, CANCELED).cancel_reason == "account_locked"
-        assert not given_back.result(60).succeeded
+        assert not given_back.result(120).succeeded
         assert client.balance_sat(locked) == 0
     bank.check_books()

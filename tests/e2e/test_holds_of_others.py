@@ -46,15 +46,15 @@ def test_without_a_preimage_a_payment_waits_for_whoever_has_it(bank: Bank) -> No
             settle(client, called.payment_hash)
         assert refused.value.code() == grpc.StatusCode.INVALID_ARGUMENT
         assert settle(client, called.payment_hash, bytes.fromhex(called.preimage)).state == SETTLED
-        assert paid_called.result(30).succeeded
+        assert paid_called.result(120).succeeded
         bank.stack.lnd.settle_hold(by_program.preimage)
-        assert paid_program.result(30).succeeded
+        assert paid_program.result(120).succeeded
         wait_state(client, by_program.payment_hash, SETTLED)
         bank.wait_balance(wallet, 10_000)
         assert client.invoice(nobodys.payment_hash).state == HELD
         bank.stack.mine(deadline_of(held) - bank.stack.bitcoind.height())
         assert wait_state(client, nobodys.payment_hash, CANCELED).cancel_reason == "no_preimage"
-        assert not given_back.result(30).succeeded
+        assert not given_back.result(120).succeeded
         assert client.balance_sat(wallet) == 10_000
     assert is_closed(bank, nobodys.payment_hash)
     bank.check_books()
@@ -77,11 +77,11 @@ def test_where_the_configuration_says_manual_only_a_call_releases(bank: Bank) ->
         for invoice in (released, forgotten):
             assert client.invoice(invoice.payment_hash).state == HELD
         assert settle(client, released.payment_hash).state == SETTLED
-        assert taken.result(30).succeeded
+        assert taken.result(120).succeeded
         bank.wait_balance(wallet, 5_000)
         bank.stack.mine(deadline_of(held) - bank.stack.bitcoind.height())
         assert wait_state(client, forgotten.payment_hash, CANCELED).cancel_reason == "not_released"
-        assert not given_back.result(30).succeeded
+        assert not given_back.result(120).succeeded
         assert client.balance_sat(wallet) == 5_000
     assert told(bank, released.payment_hash) == ["invoice.held", "invoice.settled"]
     assert told(bank, forgotten.payment_hash) == ["invoice.held", "invoice.canceled"]

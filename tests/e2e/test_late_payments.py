@@ -43,7 +43,7 @@ def test_what_another_program_settles_late_while_tellerd_is_away_is_credited(ban
         wait_accepted(bank, invoice.payment_hash)
         close(bank, invoice.payment_hash)
         bank.stack.lnd.settle_hold(invoice.preimage)
-        assert payment.result(60).succeeded
+        assert payment.result(120).succeeded
     bank.tellerd.start()
     bank.tellerd.wait_ready()
     bank.wait_balance(wallet, 3_000)
@@ -63,7 +63,7 @@ def test_a_payment_that_is_held_when_its_invoice_expires_is_held_on(bank: Bank) 
         assert client.invoice(invoice.payment_hash).state == HELD
         assert not is_closed(bank, invoice.payment_hash)
         assert settle(client, invoice.payment_hash, bytes.fromhex(invoice.preimage)).state == SETTLED
-        assert payment.result(30).succeeded
+        assert payment.result(120).succeeded
     bank.wait_balance(wallet, 3_000)
     assert told(bank, invoice.payment_hash) == ["invoice.held", "invoice.settled"]
     bank.check_books()

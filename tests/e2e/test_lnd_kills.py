@@ -25,8 +25,9 @@ IN_FLIGHT = 50
 ENOUGH_S = 200.0
 """No further kill begins after it."""
 
-PROVEN_S = 90.0
-"""LND is back after some 4 s, its peer at once, HTLCs are resolved a second later, and proven with the next look."""
+PROVEN_S = 240.0
+"""LND is back after some 4 s, its peer at once, HTLCs are resolved a second later, and proven with the next look; on a
+busy machine all of it takes several times as long, and a payment may take PAY_S."""
 
 
 @dataclass

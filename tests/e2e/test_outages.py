@@ -67,7 +67,7 @@ def test_lnd_hung_is_noticed_within_thirty_seconds(bank: Bank) -> None:
             assert 'tellerd_node_connected{node="lnd1"} 0.0' in bank.tellerd.get("/metrics").text
         finally:
             bank.stack.lnd.resume()
-        wait_for(lambda: bank.node_status(client).connected, "LND is followed again", timeout_s=60)
+        wait_for(lambda: bank.node_status(client).connected, "LND is followed again")
         bank.stack.wait_payable()
         bank.pay(invoices)
         bank.wait_balance(wallet, 7_000)
@@ -118,7 +118,7 @@ def test_lnd_replaced_by_an_empty_node(own_bank: Bank) -> None:
         assert new != old
         bank.stack.open_channel()
         bank.stack.wait_payable()
-        wait_for(lambda: bank.node_status(client).pubkey == new, "the new node is followed", timeout_s=60)
+        wait_for(lambda: bank.node_status(client).pubkey == new, "the new node is followed")
         wait_for(lambda: bank.cursor(new).get("opening_index") is not None, "the new node is opened")
         assert old in bank.tellerd.process.log_file.read_text()
         assert "another node answers at the address of lnd1" in bank.tellerd.process.log_file.read_text()

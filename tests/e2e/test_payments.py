@@ -38,7 +38,7 @@ def test_a_paid_invoice_is_told_and_listed(bank: Bank) -> None:
         assert told.invoice_settled.external_id == "order-1"
         assert told.wallet_id == wallet
 
-        listed = client.ledger.ListTransactions(ledger_pb2.ListTransactionsRequest(wallet_id=wallet), timeout=20)
+        listed = client.ledger.ListTransactions(ledger_pb2.ListTransactionsRequest(wallet_id=wallet), timeout=60)
         (transaction,) = listed.transactions
         assert transaction.amount_sat == 12_345
         assert (transaction.balance_before_sat, transaction.balance_after_sat) == (0, 12_345)

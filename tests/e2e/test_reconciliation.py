@@ -22,8 +22,12 @@ from tests.e2e.routing_net import RoutingNet
 LIGHTNING: Final = "Assets:Reserve:Lightning"
 CHAIN: Final = "Assets:OnChain"
 
-EXPLAINED_S: Final = 60.0
+EXPLAINED_S: Final = 240.0
 """Until a difference is explained; a look is tried until nothing moves, on two cores with five nodes."""
+
+
+SWEPT_MOST: Final = 60
+"""Blocks until LND has swept: it hears of each, and sweeps when it comes to it."""
 
 
 @pytest.fixture
@@ -167,7 +171,7 @@ def test_a_bank_that_routes_and_opens_and_closes_channels_is_explained_to_the_ms
     wait_for(lambda: net.blocks_til_maturity(opened) is not None, "LND waits for our output")
     compared.wait_explained("a channel closed by force, confirmed")
     net.mine(max(net.blocks_til_maturity(opened) or 1, 1))
-    for _ in range(12):
+    for _ in range(SWEPT_MOST):
         compared.wait_explained("a channel closed by force, being swept")
         if net.closed(opened):
             break
@@ -204,12 +208,12 @@ def test_payments_that_are_held_on_either_side_are_explained_to_the_msat(net: Ro
             compared.wait_explained("payments that are held on both sides")
             assert compared.side(LIGHTNING).difference_msat == 0
             net.third.settle_hold(preimage.hex())
-            sent = sending.result(60)
+            sent = sending.result(120)
             assert sent.succeeded
             compared.wait_explained("a payment that went through", lambda: theirs in compared.gaps("sent_elsewhere"))
             assert compared.side(LIGHTNING).difference_msat == -33_333_333 - sent.fee_msat
             net.ours.settle_hold(incoming.preimage)
-            assert payment.result(60).succeeded
+            assert payment.result(120).succeeded
         wait_for(lambda: len(compared.told("suspense.received")) == 1, "nobody expected it: it waits in suspense")
     compared.wait_explained("a payment that was taken")
     assert compared.side(LIGHTNING).difference_msat == -33_333_333 - sent.fee_msat
@@ -231,7 +235,7 @@ def test_a_routed_payment_that_waits_beyond_us_is_explained_to_the_msat(net: Rou
         compared.wait_explained("a routed payment that is held")
         assert compared.side(LIGHTNING).difference_msat == 0
         net.third.settle_hold(preimage.hex())
-        sent = payment.result(60)
+        sent = payment.result(120)
         assert sent.succeeded
     compared.wait_explained("it went through", lambda: len(compared.told("routing.booked")) == 2)
     assert compared.side(LIGHTNING).difference_msat == 0

@@ -28,12 +28,13 @@ from tests.e2e.bank import wait_for
 @pytest.fixture
 def client(stack: Stack, tmp_path: Path) -> Iterator[Client]:
     """Of a tellerd that was started by the two printed commands, as they are, at the address that is printed."""
+    stack.wait_payable()
     database = f"regtest_{uuid.uuid4().hex[:12]}"
     text = where(stack, stack.tellerd_config(tmp_path, database=database, extra=SETTINGS))
     init, run = (tuple(shlex.split(line)) for line in text.splitlines() if "--config" in line)
     address = re.search(r"^its API +(\S+)$", text, re.MULTILINE)
     assert address is not None
-    subprocess.run(init, check=True, timeout=60, capture_output=True)
+    subprocess.run(init, check=True, timeout=300, capture_output=True)
     tellerd = NodeProcess("tellerd", run, tmp_path / "tellerd.log")
     with MongoClient[dict[str, Any]](stack.mongod.url, readConcernLevel="majority") as mongo:
         tellerd.start()
@@ -84,7 +85,7 @@ def test_without_a_stack_it_says_what_to_do(tmp_path: Path) -> None:
         env={**os.environ, "TELLERD_CACHE": str(tmp_path)},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=300,
         check=False,
     )
     assert (done.returncode, done.stderr) == (1, "regtest: no stack is up: start one with `make regtest`\n")

@@ -11,13 +11,13 @@ import pytest
 from adapters.grpc_api._pb.tellerd.v1 import admin_pb2, invoice_pb2
 from adapters.mongo.collections import CURSORS
 from regtest.stack import Stack
-from regtest.tellerd import Client
+from regtest.tellerd import READY_S, Client
 from tests.e2e.bank import Bank, wait_for
 from tests.e2e.holding import HELD, SETTLED, create, settle
 from tests.e2e.receives import dealers, paying, told, wait_cents, wait_state
 from tests.e2e.second_node import SecondNode
 
-CALL_S = 40.0
+CALL_S = 120.0
 LIGHTNING = "Assets:Reserve:Lightning"
 
 
@@ -71,7 +71,7 @@ def wait_explained(bank: Bank, second: SecondNode) -> None:
         sides = {side.account: side for side in looks[-1].sides}
         return looks[-1].steady and LIGHTNING in sides and sides[LIGHTNING].difference_msat == 0
 
-    wait_for(explained, "books and nodes agree", 60)
+    wait_for(explained, "books and nodes agree")
     held_msat = {one.name: one.channels_msat + one.closing_msat + one.wallet_msat for one in looks[-1].holdings}
     assert held_msat == {"lnd1": second.stack.lnd.held_msat(), "lnd2": second.lnd.held_msat()}
     assert looks[-1].unknown_msat == 0
@@ -128,7 +128,8 @@ def test_two_nodes_settle_and_one_that_is_killed_stops_nobody(second: SecondNode
         bank.wait_balance(wallet, 15_000 + 3 * 32_000 + 16_000)
         wait_for(lambda: metric(bank, 'tellerd_node_connected{node="lnd2"} 1.0'), "lnd2 is followed again")
         for node, connections, settled in (("lnd1", 1, 5), ("lnd2", 2, 3)):
-            assert metric(bank, f'tellerd_settle_index{{node="{node}"}} {float(settled)}')
+            line = f'tellerd_settle_index{{node="{node}"}} {float(settled)}'
+            wait_for(lambda line=line: metric(bank, line), line)  # type: ignore[misc]  # a lambda with a default
             told = bank.tellerd.get("/metrics").text
             count = next(one for one in told.splitlines() if f'tellerd_node_connections_total{{node="{node}"}}' in one)
             assert float(count.split()[-1]) >= connections
@@ -152,13 +153,13 @@ def test_without_the_first_node_invoices_are_made_on_the_second(second: SecondNo
     bank.tellerd.process.stop()
     bank.pay([late])  # nobody follows: it is caught up with
     bank.tellerd.start()
-    bank.tellerd.process.wait_until(lambda: bank.tellerd.get("/healthz").status == 200, "it serves", 30)
+    bank.tellerd.process.wait_until(lambda: bank.tellerd.get("/healthz").status == 200, "it serves", READY_S)
     wait_for(lambda: metric(bank, 'tellerd_node_connected{node="lnd2"} 1.0'), "lnd2 is followed")
     bank.wait_balance(wallet, 8_000)
     second.stack.lnd.start()
     second.stack.lnd.wait_ready()
     second.stack.bake_macaroon()
-    wait_for(lambda: metric(bank, 'tellerd_node_connected{node="lnd1"} 1.0'), "lnd1 is followed again", 60)
+    wait_for(lambda: metric(bank, 'tellerd_node_connected{node="lnd1"} 1.0'), "lnd1 is followed again")
     wait_explained(bank, second)
 
 
@@ -179,7 +180,7 @@ def test_held_payments_of_the_second_node_are_its_own(second: SecondNode, bank: 
             assert second.stack.payer.pay(amountless.payment_request, amount_msat=1_000_999).succeeded
             wait_cents(client, dollars, 60)
             assert settle(client, invoice.payment_hash).state == SETTLED
-            assert payment.result(60).succeeded
+            assert payment.result(120).succeeded
         bank.wait_balance(wallet, 5_000)
         rows, totals = client.trial_balance()
         assert set(totals.values()) == {0}

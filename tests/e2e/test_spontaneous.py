@@ -190,6 +190,6 @@ def test_money_that_comes_again_to_a_keysend_follows_the_first(bank: Bank) -> No
             client.admin.Reconcile(admin_pb2.ReconcileRequest(full=True), timeout=120)
             return client.balance_sat(wallet) == 7_001
 
-        wait_for(found, "the full check has found it", 60)
+        wait_for(found, "the full check has found it")
         assert (client.balance_sat(other), waiting(client)) == (0, {})
     bank.check_whole()

@@ -8,7 +8,7 @@ import grpc
 import pytest
 
 from adapters.grpc_api._pb.tellerd.v1 import admin_pb2, ledger_pb2
-from regtest.tellerd import Tellerd
+from regtest.tellerd import CALL_S, READY_S, Tellerd
 from tests.e2e.bank import Bank, wait_for
 from tests.e2e.fail_points import POINTS, Point, held
 
@@ -23,13 +23,13 @@ def standby(bank: Bank) -> Tellerd:
     """A second daemon of the bank, waiting."""
     daemon = bank.standby("standby")
     daemon.start()
-    daemon.process.wait_until(lambda: "standby" in daemon.get("/readyz").text, "waiting as standby", 30)
+    daemon.process.wait_until(lambda: "standby" in daemon.get("/readyz").text, "waiting as standby", READY_S)
     return daemon
 
 
 def _role(daemon: Tellerd) -> int:
     with daemon.client() as client:
-        return client.admin.GetStatus(admin_pb2.GetStatusRequest(), timeout=20).role
+        return client.admin.GetStatus(admin_pb2.GetStatusRequest(), timeout=CALL_S).role
 
 
 def test_a_standby_serves_status_and_health_only(bank: Bank, standby: Tellerd) -> None:
@@ -39,7 +39,7 @@ def test_a_standby_serves_status_and_health_only(bank: Bank, standby: Tellerd) -
     assert standby.get("/healthz").status == 200
     assert standby.get("/readyz").status == 503
     with standby.client() as client, pytest.raises(grpc.RpcError, match="standby") as refused:
-        client.ledger.TrialBalance(ledger_pb2.TrialBalanceRequest(), timeout=20)
+        client.ledger.TrialBalance(ledger_pb2.TrialBalanceRequest(), timeout=CALL_S)
     assert refused.value.code() is grpc.StatusCode.UNAVAILABLE
 
 
@@ -70,13 +70,13 @@ def test_a_leader_that_hangs_in_a_commit_is_replaced(bank: Bank, standby: Teller
         first, second = bank.invoices(client, wallet, [1_000, 2_000])
     bank.pay([first])
     bank.wait_balance(wallet, 1_000)
-    with held(bank.db.client, bank.database, point, for_ms=1_000) as holding:
+    with held(bank.db.client, bank.database, point, for_ms=3_000) as holding:
         paying = bank.start_paying([second])
         holding.wait_reached()
         assert holding.open_transactions() >= 1
         bank.tellerd.process.pause()
         stopped_at = time.monotonic()
-    assert all(payment.succeeded for payment in paying.result(timeout=60))
+    assert all(payment.succeeded for payment in paying.result(timeout=120))
     # What was held before the commit itself is committed by the server although the leader hangs.
     wait_for(lambda: bank.settled_count() == 2, "the payment is posted", timeout_s=TAKEOVER_S)
     standby.wait_ready()

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from regtest.tellerd import Tellerd
 
-MAX_AGE_S = 3
+MAX_AGE_S = 6
 """An older price is none: a test that takes it away waits as long."""
 
 

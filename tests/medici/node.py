@@ -1,4 +1,5 @@
-"""Node.js, npm, and the packages of package.json: from PATH, or made once into the cache folder."""
+"""Node.js, npm, and the packages of package.json: from PATH, or made once into the cache folder, also by
+`python -m tests.medici.node`."""
 
 from __future__ import annotations
 
@@ -50,7 +51,7 @@ def packages(programs: Node) -> Path:
     def make(folder: Path) -> None:
         for name in PROJECT:
             shutil.copy(HERE / name, folder)
-        options = ("--ignore-scripts", "--no-audit", "--no-fund", "--no-update-notifier")
+        options = ("--ignore-scripts", "--no-audit", "--no-fund", "--no-update-notifier", "--fetch-retries=5")
         run((*programs.npm, "ci", *options), "fetching medici and mongoose", folder=folder, timeout_s=600.0)
 
     def check(folder: Path) -> None:
@@ -80,3 +81,7 @@ def _from_wheel() -> Node:
         version_of((*found.npm, "--version"), re.compile(r"(\d+\.\d+\.\d+)"))
 
     return programs(entry("node-24.19.0", make, check))
+
+
+if __name__ == "__main__":
+    packages(node())

@@ -13,6 +13,7 @@ from google.protobuf.message import Message
 
 from adapters.lnd._pb import lightning_pb2 as pb
 from adapters.lnd._pb import stateservice_pb2 as state_pb
+from regtest.process import take_port
 from tests.simulated_lnd.certificate import make_certificate
 from tests.simulated_lnd.holds import SimulatedHolds, invoice_subserver
 from tests.simulated_lnd.node import Ending, SimulatedNode
@@ -34,7 +35,7 @@ class SimulatedLnd:
         self.node = node or SimulatedNode()
         self.holds = SimulatedHolds(self.node)
         self.folder = folder
-        self.port = port
+        self.port = port or take_port()  # nobody else is given it while the server is down
         self.tls_cert_file = folder / "tls.cert"
         self.macaroon_file = folder / "tellerd.macaroon"
         self.macaroon_file.write_bytes(MACAROON)
@@ -57,7 +58,7 @@ class SimulatedLnd:
         subserver = invoice_subserver(self.holds, lambda context: _check(self.node, context))
         server.add_generic_rpc_handlers((subserver,))
         pair = (self._key_file.read_bytes(), self.tls_cert_file.read_bytes())
-        self.port = server.add_secure_port(self.address, grpc.ssl_server_credentials([pair]))
+        server.add_secure_port(self.address, grpc.ssl_server_credentials([pair]))
         server.start()
         self._server = server
         return self

@@ -52,7 +52,7 @@ FAST = Pace(
     journals_s=0.02,
     journals_hinted_s=0.001,
 )
-PATIENCE_S = 10.0  # how long a test waits for what must come; it decides nothing else
+PATIENCE_S = 60.0  # how long a test waits for what must come; it decides nothing else
 
 
 class WatchedNode(MemoryLightningNode):

@@ -284,6 +284,7 @@ class TestStream:
                 teller.node.send([event])
             await eventually(lambda: teller.credited_sat == 3000)
             assert teller.status.told_settle_index == 3
+            await eventually(lambda: teller.proven_through(3))  # else the next connection tells them once more
             teller.node.go_away("restarting")
             await eventually(lambda: not teller.status.connected)
             teller.node.come_back()

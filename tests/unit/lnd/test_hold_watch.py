@@ -18,7 +18,8 @@ from daemon.domain.errors import InvariantViolation
 from daemon.domain.ports import HoldState, InvoiceState
 from tests.samples import hash_of
 
-PATIENCE_S = 10.0
+PATIENCE_S = 60.0
+"""Never reached when all is well."""
 
 
 def connection_to_nobody(folder: Path) -> Connection:

@@ -32,14 +32,14 @@ from tests.bench.samples import VALUE_MSAT, Sample, SampleDatabase
 _WAIT_S: Final = 60.0
 """A round takes 3 to 10 s; one that takes this long is broken."""
 
-_LOOK_S: Final = 0.0001
-"""Between two looks at the head while one settlement is waited for; with the look itself about half a millisecond,
+_LOOK_S: Final = 0.001
+"""Between two looks at the head while one settlement is waited for. With the look itself it is some 1.5 ms, half of
 which on average is what is added to the time of a settlement, or to its latency, by finding it committed."""
 
-_FIRST_LOOK: Final = 0.9
+_FIRST_LOOK: Final = 0.6
 """Part of what the last ones took (their median) that is waited before the first look: a look costs database and
-driver some 0.3 ms of CPU, which the commit that is waited for needs. Of the last one alone it would be wrong: one slow
-settlement would make the next ones be found late, too."""
+driver some 0.3 ms of CPU, which the commit that is waited for needs. Nothing faster than that can be seen: with 0.9 of
+the last one alone each slow settlement made the next ten be found late."""
 
 _LAST_ONES: Final = 9
 

@@ -180,12 +180,16 @@ class HeldPayments:
         while True:
             due = await self._due.take()
             facts = await self._read_facts(due)
+            decided: list[tuple[HoldState, Settle | Cancel | Wait]] = []
             for hold in self._still_held(due):
                 expectation = facts.expectations.get(hold.payment_hash)
                 if expectation is not None and self._has_to_be_priced(expectation, hold.received_msat):
                     self._due_priced.add([hold.payment_hash])
                 else:
-                    await self._act(hold, self._decision(hold, facts, None))
+                    decided.append((hold, self._decision(hold, facts, None)))
+            # All are decided before the first waits for its turn: these facts say nothing of any later moment.
+            for hold, decision in decided:
+                await self._act(hold, decision)
 
     async def _decide_priced(self) -> None:
         while True:
@@ -285,6 +289,8 @@ class HeldPayments:
         except NodeRefused as refusal:
             self._pause(hold, "hold.refused", refusal)
         except Unavailable as problem:
+            if hold.payment_hash not in self._held:
+                return  # its stream has told the answer
             self._unanswered.add(hold.payment_hash)
             if len(self._unanswered) >= CALLS:
                 raise  # each of the next ones would wait for its deadline, too

@@ -15,6 +15,7 @@ from functools import partial
 import pytest
 import structlog
 import trio
+import trio.testing
 
 from daemon.domain.accounts import wallet_account
 from daemon.domain.books import Expectation
@@ -27,7 +28,7 @@ from daemon.domain.ports import HoldPage, InvoiceState, NewHoldInvoice, NodeAnsw
 from daemon.domain.quotes import Quote, Unpriced, UnpricedReason
 from daemon.domain.status import HoldStatus
 from daemon.ingest.handover import Inbox
-from daemon.ingest.held_payments import CALLS, Ready, without_prices
+from daemon.ingest.held_payments import CALLS, HeldPayments, Ready, without_prices
 from daemon.ingest.holds import HoldKeeper
 from daemon.ingest.pace import Pace
 from daemon.posting.invoice_hints import InvoiceHints
@@ -548,6 +549,7 @@ class UnansweringNode(WatchedNode):
         self.silent: set[PaymentHash] = set()
         self.deadline = threading.Event()
         self.hanging: list[PaymentHash] = []
+        self.timed_out: list[PaymentHash] = []
 
     def settle_invoice(self, preimage: bytes) -> NodeAnswer:
         self._maybe_hang(PaymentHash(hashlib.sha256(preimage).hexdigest()))
@@ -561,6 +563,7 @@ class UnansweringNode(WatchedNode):
         if payment_hash in self.silent:
             self.hanging.append(payment_hash)
             self.deadline.wait(2 * PATIENCE_S)
+            self.timed_out.append(payment_hash)
             raise Unavailable("deadline exceeded")
 
 
@@ -662,7 +665,7 @@ async def test_what_is_held_is_watched_in_any_case() -> None:
         for payment_hash in hashes:
             teller.hints.look(teller.node.pubkey, payment_hash)  # as the sweep does
         await eventually(lambda: teller.credited_sat == 2000)
-        assert teller.node.holds.watched == 1
+        await eventually(lambda: teller.node.holds.watched == 1)
 
 
 async def test_what_its_node_never_had_is_not_watched_for_ever() -> None:
@@ -813,3 +816,77 @@ async def test_another_node_at_the_address_is_kept_from_its_own_beginning() -> N
         teller.node.hold(second)
         await eventually(lambda: teller.state(second) is InvoiceState.SETTLED)
     assert [e.payment_hash for e in teller.handed_over if isinstance(e, InvoiceHeld)] == [hash_of("first"), second]
+
+
+class SlowNode(WatchedNode):
+    """Answers to SettleInvoice when the test says so."""
+
+    def __init__(self) -> None:
+        super().__init__(funds_msat=0)
+        self.may_answer = threading.Event()
+        self.asked = 0
+
+    def settle_invoice(self, preimage: bytes) -> NodeAnswer:
+        self.asked += 1
+        self.may_answer.wait(2 * PATIENCE_S)
+        return super().settle_invoice(preimage)
+
+
+async def test_what_is_released_while_the_node_is_slow_with_others_is_taken() -> None:
+    """It was released in time. What was read before that decides nothing by the clock of after it."""
+    node = SlowNode()
+    teller = await opened(node)
+    for number in range(CALLS + 1):
+        node.hold(teller.hold_invoice(f"before {number}"))
+    released = teller.hold_in_dollars("released", cents=60, release=Release.MANUAL, quote_expires_s=100)
+    node.hold(released)
+    later_s = 0.0
+    held = HeldPayments(
+        node=node,
+        books=teller.store.books,
+        pubkey=node.pubkey,
+        version=node.get_info().version,
+        height=node.get_info().block_height,
+        rules=teller.rules,
+        ready=without_prices,
+        metrics=teller.counted,
+        now=lambda: datetime.fromtimestamp(time.time() + later_s, tz=UTC),
+    )
+    for hold in node.pending_holds(after_add_index=0, limit=100).holds:
+        held.put(hold)
+    async with trio.open_nursery() as nursery:
+        try:
+            nursery.start_soon(held.run)
+            held.decide_now()
+            await eventually(lambda: node.asked == CALLS)
+            await trio.testing.wait_all_tasks_blocked()  # the next one waits for its turn
+            teller.store.invoices.release(released, None)
+            later_s = 120.0
+            held.decide_now([released])
+        finally:
+            node.may_answer.set()
+        await eventually(lambda: teller.state(released) is not InvoiceState.ACCEPTED)
+        nursery.cancel_scope.cancel()
+    assert teller.state(released) is InvoiceState.SETTLED
+
+
+async def test_calls_that_time_out_although_the_node_has_done_them_do_not_count() -> None:
+    """The stream has told that it is over: the node is not away."""
+    node = UnansweringNode()
+    teller = await opened(node)
+    async with teller.keep():
+        await eventually(lambda: teller.counted.attached == [(0, False)])
+        for number in range(CALLS + 1):
+            name = f"slow {number}"
+            payment_hash = teller.hold_invoice(name)
+            teller.hints.look(node.pubkey, payment_hash)
+            node.deadline.clear()
+            node.silent.add(payment_hash)
+            node.hold(payment_hash)
+            await eventually(lambda: payment_hash in node.hanging)  # noqa: B023 (awaited here)
+            WatchedNode.settle_invoice(node, preimage_of(name))
+            await eventually(lambda: teller.holds.held == 0)
+            node.deadline.set()
+            await eventually(lambda: len(node.timed_out) == number + 1)  # noqa: B023 (awaited here)
+            await trio.testing.wait_all_tasks_blocked()
+    assert teller.counted.attached == [(0, False)]

@@ -224,4 +224,5 @@ def _asked(asked: Document | None) -> AskedTerms | None:
         expiry_s=asked["expiry_s"],
         hold=asked["hold"],
         payment_hash=asked["payment_hash"],
+        default_expiry=asked.get("default_expiry", False),
     )

@@ -10,7 +10,7 @@ at a leg of ours hides nothing, because our commits are one after another.
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from bson import ObjectId
@@ -22,6 +22,9 @@ from daemon.domain.accounts import BOOK
 
 _TRANSACTION_LIFE = timedelta(seconds=60)
 """MongoDB ends a transaction after 60 s (transactionLifetimeLimitSeconds): no leg is hidden for longer."""
+
+_FIRST_MOMENT = datetime.fromtimestamp(0, tz=UTC)
+"""No `_id` is older."""
 
 _LOOK_BACK = timedelta(seconds=90)
 """A snapshot is looked at until no transaction can be open that was open when it was read; half a minute
@@ -52,7 +55,7 @@ def _hides_a_leg(db: Database[Document], last_counted: ObjectId, writer_id: byte
     leg = db[names.LEGS].find_one({"_id": last_counted}, {"_journal": 1})
     if leg is not None and isinstance(leg.get("_journal"), ObjectId) and made_by(writer_id, leg["_journal"]):
         return False
-    oldest = ObjectId.from_datetime(last_counted.generation_time - _TRANSACTION_LIFE)
+    oldest = ObjectId.from_datetime(max(last_counted.generation_time - _TRANSACTION_LIFE, _FIRST_MOMENT))
     below: dict[str, Any] = {"_id": {"$gt": oldest, "$lt": last_counted}}
     return db[names.LEGS].find_one({**below, **journal_made_by(writer_id)}, {"_id": 1}) is not None
 
@@ -75,4 +78,4 @@ def not_made_by(writer_id: bytes, field: str) -> Document:
 def _writer_of(field: str) -> Document:
     # $toString would refuse, and with it the whole query, where another program has written something else there.
     as_text = {"$convert": {"input": field, "to": "string", "onError": "", "onNull": ""}}
-    return {"$substrBytes": [as_text, 8, 10]}
+    return {"$substrCP": [as_text, 8, 10]}

@@ -294,8 +294,7 @@ class _Rounds:
             own.deposits.due, height=self.cursor.block.height, after=after, limit=MAX_LIST
         ):
             after = page[-1].outpoint
-            asked_at_ns = time.monotonic_ns()  # before the first answer of the page
-            deals = await self._deals(page)
+            deals, asked_at_ns = await self._deals(page)
             now_ms = own.clock.now_ms()
             await own._handover.tell(
                 [
@@ -304,26 +303,30 @@ class _Rounds:
                         vout=one.vout,
                         due_at_ms=now_ms,
                         deal=deals.get(one.outpoint),
-                        asked_at_ns=asked_at_ns,
+                        asked_at_ns=asked_at_ns.get(one.outpoint, 0),
                     )
                     for one in page
                     if not _still_held(one, deals.get(one.outpoint))
                 ]
             )
 
-    async def _deals(self, page: Sequence[Deposit]) -> dict[Outpoint, Deal | Unpriced]:
-        """What the dealer gives now for deposits of dollar wallets. Where he has no price at all, the rest of the page
-        is not asked for: each of them waits for the next round, and not for a dealer who is away."""
+    async def _deals(self, page: Sequence[Deposit]) -> tuple[dict[Outpoint, Deal | Unpriced], dict[Outpoint, int]]:
+        """What the dealer gives now for deposits of dollar wallets, and when each was asked for: a slow dealer's
+        page may take longer than his first price holds. Where he has no price at all, the rest of the page is not
+        asked for: each of them waits for the next round, and not for a dealer who is away."""
         own = self.follower
         in_dollars = await own._calls.run(own.deposits.in_dollars, {deposit.wallet_id for deposit in page})
         deals: dict[Outpoint, Deal | Unpriced] = {}
+        asked_at_ns: dict[Outpoint, int] = {}
         last: Deal | Unpriced | None = None
         for deposit in page if in_dollars else ():
             if deposit.wallet_id in in_dollars:
                 if not isinstance(last, Unpriced) or last.reason is UnpricedReason.REFUSED:
+                    before_ns = time.monotonic_ns()
                     last = await own._calls.run(own.dealer.cents_for, amount_sat=deposit.amount_sat)
+                    asked_at_ns[deposit.outpoint] = before_ns
                 deals[deposit.outpoint] = last
-        return deals
+        return deals, asked_at_ns
 
     async def _look(self) -> None:
         """Looks at the whole mempool when something calls for it, or its time has come."""

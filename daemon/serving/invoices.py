@@ -89,6 +89,8 @@ class InvoiceRequest:
     """With hold: of a preimage that the caller keeps."""
     release: Release | None = None
     """Who releases what is held; follows from the rest."""
+    default_expiry: bool = False
+    """No expiry_s was given; follows from the rest."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -123,7 +125,11 @@ def create_invoice(api: Api, request: InvoiceRequest) -> InvoiceView:
     check_request(request)
     wallet = get_wallet(api, request.wallet_id)
     request = _with_terms(api, wallet, request)
-    invoice = _earlier(api, wallet, request.external_id) or _insert(api, wallet, request)
+    invoice = _earlier(api, wallet, request.external_id)
+    if invoice is None:
+        invoice = _insert(api, wallet, request)
+    elif request.default_expiry and invoice.asked is not None and invoice.asked.default_expiry:
+        request = replace(request, expiry_s=invoice.asked.expiry_s)  # the configuration may have changed since
     if invoice.wallet_id != wallet.wallet_id:
         raise AlreadyExists(f"external_id: {request.external_id!r} is another wallet's; give another external_id")
     _check_same(api, invoice, request)
@@ -189,11 +195,12 @@ def _with_terms(api: Api, wallet: Wallet, request: InvoiceRequest) -> InvoiceReq
     quote_s = pricing.quote_s if pricing is not None and has_amount else None
     # A dollar invoice without an amount is priced while its payment is held, and then settled by itself.
     release = Release.MANUAL if request.hold else Release.AUTOMATIC if in_dollars and not has_amount else None
-    expiry_s = expiry_of(request.expiry_s, has_amount=has_amount, quote_s=quote_s)
+    expiry_s, default_expiry = expiry_of(request.expiry_s, has_amount=has_amount, quote_s=quote_s), not request.expiry_s
     payment_hash = request.payment_hash.lower()
     # A payment hash of the caller's own is as good a name as any.
     external_id = request.external_id or payment_hash
-    return replace(request, expiry_s=expiry_s, release=release, external_id=external_id, payment_hash=payment_hash)
+    request = replace(request, expiry_s=expiry_s, default_expiry=default_expiry, release=release)
+    return replace(request, external_id=external_id, payment_hash=payment_hash)
 
 
 def check_request(request: InvoiceRequest) -> None:
@@ -320,6 +327,7 @@ def _asked(request: InvoiceRequest) -> AskedTerms:
         expiry_s=request.expiry_s,
         hold=request.hold,
         payment_hash=request.payment_hash,
+        default_expiry=request.default_expiry,
     )
 
 
@@ -339,7 +347,8 @@ def _check_same(api: Api, invoice: StoredInvoice, request: InvoiceRequest) -> No
 
 def _unlike_document(invoice: StoredInvoice, request: InvoiceRequest) -> list[str]:
     if invoice.asked is not None:
-        asked, first = asdict(_asked(request)), asdict(invoice.asked)
+        # A default that is given is none the less the same.
+        asked, first = asdict(_asked(request)), asdict(replace(invoice.asked, default_expiry=request.default_expiry))
         return [name for name in asked if asked[name] != first[name]]
     # Another program's, or from before documents said it.
     same = {

@@ -174,7 +174,13 @@ def test_a_journal_with_an_odd_date_is_adopted(teller: Teller) -> None:
     assert teller.store.ledger.events(after_sequence=0, limit=10)[-1].type == JOURNAL_ADOPTED
 
 
-@pytest.mark.parametrize("changes", [{"_transactions": 7}, {"_id": "its name"}, {"_id": 7}], ids=str)
+MIDWAY: Final = "a" + "é" * 12
+"""Text whose bytes cannot be cut where the writer's part of an id begins and ends."""
+
+NO_IDS: Final = (["a"], MIDWAY)
+
+
+@pytest.mark.parametrize("changes", [{"_transactions": 7}, {"_id": "its name"}, {"_id": MIDWAY}, {"_id": 7}], ids=str)
 def test_what_is_no_journal_of_medicis_is_left_alone(teller: Teller, changes: dict[str, Any]) -> None:
     """The one beside it is adopted; `tellerd verify` names the legs that belong to no journal."""
     write_journal(teller, **changes)
@@ -186,24 +192,29 @@ def test_what_is_no_journal_of_medicis_is_left_alone(teller: Teller, changes: di
     assert len(verify_breaks(teller)) == 2
 
 
-def test_a_leg_that_belongs_to_no_journal_is_another_programs(teller: Teller) -> None:
+@pytest.mark.parametrize("journal", NO_IDS, ids=str)
+def test_a_leg_that_belongs_to_no_journal_is_another_programs(teller: Teller, journal: Any) -> None:
     """Its hash counts as booked elsewhere; nothing stops."""
     wallet = teller.new_wallet()
     teller.expect("odd", wallet)
     leg = {"accounts": "Assets:Reserve:Lightning", "currency": "BTC", "debit": 5, "credit": 0}
-    found = {"_journal": ["a"], "book": "MainBook", "hash": hash_of("odd"), "type": "invoice"}
+    found = {"_journal": journal, "book": "MainBook", "hash": hash_of("odd"), "type": "invoice"}
     teller.store.db[names.LEGS].insert_one({**leg, **found})
     teller.post(settled("odd", 1, 5_000))
     assert teller.balance(wallet_account(wallet.wallet_id)) == 0
 
 
-def test_a_snapshot_of_medicis_that_names_no_leg_stays(teller: Teller) -> None:
+@pytest.mark.parametrize("journal", NO_IDS, ids=str)
+def test_a_snapshot_of_medicis_that_names_no_leg_stays(teller: Teller, journal: Any) -> None:
     """It hides none of ours; those beside it are looked at."""
     teller.post(settled("a", 1, 5_000))
     now = datetime.now(tz=UTC)
     foreign = ObjectId.from_datetime(now + timedelta(seconds=5))  # beyond our legs, which the server has named
-    teller.store.db[names.LEGS].insert_one({"_id": foreign, "_journal": ["a"], "book": "MainBook"})
-    odd: list[dict[str, Any]] = [{}, {"transaction": None}, {"transaction": "a"}]
+    between = ObjectId.from_datetime(now - timedelta(seconds=20))
+    for leg in (foreign, between):
+        teller.store.db[names.LEGS].insert_one({"_id": leg, "_journal": journal, "book": "MainBook"})
+    long_ago = ObjectId(b"\x00" * 12)
+    odd: list[dict[str, Any]] = [{}, {"transaction": None}, {"transaction": "a"}, {"transaction": long_ago}]
     hides = {"transaction": foreign}
     for snapshot in (*odd, hides):
         teller.store.db[names.SNAPSHOTS].insert_one({"book": "MainBook", "createdAt": now, **snapshot})

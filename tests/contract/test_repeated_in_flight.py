@@ -255,6 +255,24 @@ def test_after_a_crash_the_first_arguments_count(counter: Counter, moment: str) 
 
 
 @pytest.mark.parametrize("moment", MOMENTS)
+def test_after_a_crash_and_another_default_the_same_call_gets_its_invoice(counter: Counter, moment: str) -> None:
+    """The configuration's quote_s was changed before the restart; the caller's arguments are the same."""
+
+    def kill() -> None:
+        raise Killed
+
+    counter.begin(moment)
+    counter.moments.at(moment, kill)
+    with pytest.raises(Killed):
+        counter.call(**CENTS)
+    assert counter.api.pricing is not None
+    counter.api.pricing.quote_s = 200
+    made = counter.call(**CENTS)
+    assert made.stored.cents == 60
+    assert counter.call(**CENTS).stored == made.stored
+
+
+@pytest.mark.parametrize("moment", MOMENTS)
 def test_the_same_call_in_flight_gets_the_same_invoice(counter: Counter, moment: str) -> None:
     """Both calls: one invoice, one quote."""
     for asked in (SATS, CENTS, DOLLARS_IN_SATS, ANY_DOLLARS, OWN_HASH):

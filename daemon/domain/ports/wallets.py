@@ -37,6 +37,8 @@ class AskedTerms:
     expiry_s: int
     hold: bool
     payment_hash: str
+    default_expiry: bool = False
+    """`expiry_s` is the default of then, which a repeat without one asks for, whatever it is now."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

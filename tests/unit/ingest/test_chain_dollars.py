@@ -28,6 +28,7 @@ class Dealer:
         self.asked_sat: list[int] = []
         self.refused_sat: int | None = None
         self.asked_at_ns = 0
+        self.all_asked_at_ns: list[int] = []
 
     def age_s(self) -> float | None:
         return None
@@ -38,6 +39,7 @@ class Dealer:
     def cents_for(self, *, amount_sat: int, expiry_s: int = 0) -> Deal | Unpriced:
         self.asked_sat.append(amount_sat)
         self.asked_at_ns = time.monotonic_ns()
+        self.all_asked_at_ns.append(self.asked_at_ns)
         if self.usd_per_btc is None:
             return Unpriced(self.reason)
         if amount_sat == self.refused_sat:
@@ -145,3 +147,16 @@ async def test_an_amount_that_the_dealer_refuses_does_not_hold_up_the_others(aut
         teller.chain.mine_empty(1)
         await until(lambda: teller.held_reason(refused) == "dealer_refused", "it is held")
         await until(lambda: all(teller.state(one) is DepositState.SETTLED for one in paid), "the others are settled")
+
+
+async def test_each_deposits_price_has_its_own_age(autojump_clock: MockClock) -> None:
+    """However long the dealer took for those before it: else a slow one's answers were all too old, for ever."""
+    teller = DollarTeller()
+    async with teller.follow():
+        await teller.live()
+        paid = [teller.payment(), teller.payment()]
+        teller.chain.mine(*paid)
+        teller.chain.mine_empty(2)
+        await until(lambda: all(teller.state(one) is DepositState.SETTLED for one in paid), "both are settled")
+    first, second = (due.asked_at_ns for due in teller.due)
+    assert first <= teller.prices.all_asked_at_ns[0] < second <= teller.prices.all_asked_at_ns[1]

@@ -19,7 +19,7 @@ from daemon.domain.money import Currency
 from daemon.domain.node_events import NodeEvent
 from daemon.matching.decide import decide, wanted_by
 from daemon.posting.seal import seal
-from regtest.mongod import Mongod
+from regtest.mongod import Mongod, forgetting_soon
 from regtest.stack import Stack, mongod_only
 from tests.contract.another_program import AnotherProgram
 from tests.samples import MORNING_MS
@@ -101,23 +101,15 @@ def _database(store: MemoryStore | MongoStore, another: Any) -> Database:
     )
 
 
-FORGETS_SOON: Final = (
-    "--syncdelay=10",
-    "--setParameter=minSnapshotHistoryWindowInSeconds=10",
-    "--setParameter=wiredTigerFileHandleCloseIdleTime=2",
-    "--setParameter=wiredTigerFileHandleCloseScanInterval=1",
-    "--setParameter=wiredTigerFileHandleCloseMinimum=500",
-)
-"""Every test has a database of its own, of some hundred files. By default mongod keeps the files of dropped ones open
-for minutes: 150 tests came to 14,500 descriptors, and a mongod that may open no more of them ends. So: a few thousand.
-With a window of 1 s a snapshot was refused as too old half a second after its first read, if something else was written
-meanwhile; 10 s is long for any test here."""
+SNAPSHOTS_S: Final = 10
+"""Every test has a database of its own. With 1 s a snapshot was refused as too old half a second after its first read,
+if something else was written meanwhile; 10 s is long for any test here."""
 
 
 @pytest.fixture(scope="session")
 def mongod() -> Iterator[Mongod]:
     """One mongod for the whole run."""
-    with mongod_only(*FORGETS_SOON) as running:
+    with mongod_only(*forgetting_soon(snapshots_s=SNAPSHOTS_S)) as running:
         yield running
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from regtest.binaries import redis_server
+from regtest.mongod import forgetting_soon
 from regtest.redis_server import RedisServer
 from regtest.stack import Stack
 from tests.e2e.bank import Bank
@@ -17,16 +18,8 @@ from tests.e2e.chain_bank import ChainBank
 FAIL_POINTS = ("--setParameter=enableTestCommands=1",)
 """MongoDB's own fail points hold a command where a test wants the daemon to be killed."""
 
-FORGETS_SOON = (
-    "--syncdelay=10",
-    "--setParameter=minSnapshotHistoryWindowInSeconds=30",
-    "--setParameter=wiredTigerFileHandleCloseIdleTime=10",
-    "--setParameter=wiredTigerFileHandleCloseScanInterval=1",
-    "--setParameter=wiredTigerFileHandleCloseMinimum=500",
-)
-"""Every bank has a database of its own, of some 150 files, which mongod by default keeps open for ten minutes after
-they were dropped: a fast machine has more banks in that time than a mongod may open files. No snapshot here is read
-for as long as 30 s."""
+SNAPSHOTS_S = 30
+"""Every bank has a database of its own. No snapshot here is read for so long."""
 
 HANGS_S = 900
 """A test that lasts so long hangs. The longest takes 100 s, its stack included, on two cores that are idle; a busy
@@ -90,7 +83,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
 @pytest.fixture(scope="session")
 def stack() -> Iterator[Stack]:
     """Real nodes with a funded channel; what cannot be had is a failure, never a skip."""
-    with Stack(mongod_flags=(*FAIL_POINTS, *FORGETS_SOON)) as running:
+    with Stack(mongod_flags=(*FAIL_POINTS, *forgetting_soon(snapshots_s=SNAPSHOTS_S))) as running:
         yield running
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 from bson.datetime_ms import DatetimeMS
@@ -37,6 +37,12 @@ _WAITING = {"paid": False, "processingCompleted": False}
 
 _A_HASH = {"$regex": "^[0-9a-f]{64}$"}
 """Of documents by any other name no node can be asked, and each would end the sweep over all others."""
+
+_READABLE: Document = {
+    "currency": {"$in": list(Currency.__members__)},
+    "timestamp": {"$gte": datetime.min.replace(tzinfo=UTC), "$lte": datetime.max.replace(tzinfo=UTC)},
+}
+"""What another program has written otherwise cannot be shown, and would end the listing of its wallet."""
 
 _ASKED = "tellerdAsked"
 """In an `invoiceusers` document that tellerd made: what CreateInvoice was asked for. Blink's readers pass over fields
@@ -105,12 +111,12 @@ class MongoInvoices:
 
     def _one(self, query: Document) -> StoredInvoice | None:
         with mapped("reading an invoice"):
-            document = self._db[names.INVOICES].find_one(query)
+            document = self._db[names.INVOICES].find_one({**query, **_READABLE})
         return _stored(document) if document else None
 
     def page(self, *, wallet_id: WalletId, after: str | None, limit: int) -> tuple[Sequence[StoredInvoice], str | None]:
         """See the port; the token is the last document's time and hash."""
-        query: dict[str, Any] = {"walletId": wallet_id}
+        query: dict[str, Any] = {"walletId": wallet_id, **_READABLE, "_id": _A_HASH}
         if after is not None:
             query = {"$and": [query, _older_than(after)]}
         with mapped("listing invoices"):
@@ -197,16 +203,16 @@ def _older_than(token: str) -> Document:
 def _stored(document: Document) -> StoredInvoice:
     return StoredInvoice(
         payment_hash=PaymentHash(document["_id"]),
-        wallet_id=WalletId(document["walletId"]),
-        account_id=AccountId(document.get("accountId", "")),
-        external_id=document.get("externalId") or document["_id"],
-        pubkey=NodePubkey(document.get("pubkey") or ""),
+        wallet_id=WalletId(text_of(document, "walletId")),
+        account_id=AccountId(text_of(document, "accountId")),
+        external_id=text_of(document, "externalId") or document["_id"],
+        pubkey=NodePubkey(text_of(document, "pubkey")),
         currency=Currency(document["currency"]),
-        payment_request=document.get("paymentRequest"),
+        payment_request=text_of(document, "paymentRequest") or None,
         paid=bool(document.get("paid")),
         completed=bool(document.get("processingCompleted")),
         created_at=document["timestamp"],
-        preimage=document.get("secret", ""),
+        preimage=text_of(document, "secret"),
         release=release_of(document),
         cents=cents_of(document),
         asked=_asked(document.get(_ASKED)),

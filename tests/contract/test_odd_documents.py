@@ -109,6 +109,26 @@ def test_a_document_whose_name_is_no_hash_is_not_asked_for(teller: Teller, name:
     assert [one.payment_hash for one in young] == [hash_of("good")]
 
 
+UNREADABLE: Final[list[tuple[str, Any]]] = [
+    *(("currency", value) for value in (*NO_TEXT, "EUR")),
+    *(("timestamp", value) for value in (None, 7, ["a"], {"a": 1}, "now", NO_DATE_AT_ALL)),
+]
+
+
+def test_a_document_that_nobody_can_read_is_not_listed(teller: Teller) -> None:
+    """Nor shown; those of the same wallet are, also with oddities beside what tells them."""
+    wallet = teller.new_wallet()
+    teller.expect("good", wallet)
+    set_in(teller, names.INVOICES, {"_id": hash_of("good")}, {"$set": {"externalId": ["a"], "secret": ["a"]}})
+    for index, (field, value) in enumerate(UNREADABLE):
+        teller.expect(f"odd {index}", wallet)
+        set_in(teller, names.INVOICES, {"_id": hash_of(f"odd {index}")}, {"$set": {field: value}})
+        assert teller.store.invoices.get(hash_of(f"odd {index}")) is None, (field, value)
+    page, token = teller.store.invoices.page(wallet_id=wallet.wallet_id, after=None, limit=50)
+    assert [(one.payment_hash, one.external_id, one.preimage) for one in page] == [(hash_of("good"),) * 2 + ("",)]
+    assert token is None
+
+
 def test_an_account_that_was_locked_and_says_nothing_readable_since_is_locked(teller: Teller) -> None:
     """What nobody can read unlocks nothing: its money waits for a person."""
     locked = {"status": "locked"}
